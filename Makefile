@@ -1,0 +1,70 @@
+# Two commands need nothing but Python >= 3.11:
+#   make demo   parse an example photo with the bundled model (runtime only, no torch)
+#   make test   install the workshop, then lint, types, arrows and tests
+#
+# torch is pinned as torch==2.13.0. Where the package index offers a CPU build of it, pip takes that; the plain index has
+# only the CUDA build for Linux (gigabytes). There, name the index of CPU builds:
+#   make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	if command -v $$candidate >/dev/null 2>&1 && \
+	   $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	then echo $$candidate; break; fi; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+PHOTO ?= examples/astronaut.jpg
+CONFIG ?= trainer/hp_trainer/configs/universal.toml
+PYTEST_ARGS ?= -n auto
+
+ifdef PIP_EXTRA_INDEX_URL
+export PIP_EXTRA_INDEX_URL
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo     parse $(PHOTO) with the bundled model; writes to out/"
+	@echo "make test     lint, types, arrows, tests"
+	@echo "make lint     ruff, pyright, import-linter"
+	@echo "make format   ruff format and the safe fixes"
+	@echo "make clean    remove $(VENV) and out/"
+
+demo: $(VENV)/.runtime
+	@$(BIN)/hp-parse "$(PHOTO)" --model cihp --output out --save labels,overlay,json
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) out
+
+# The environment is one: `test` adds the workshop to what `demo` installed. The stamps make a second call offline.
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the runtime into $(VENV) (about 80 MB, once) ..."
+	@$(PIP) install --quiet --constraint constraints.txt --editable ".[cpu]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing runtime and workshop into $(VENV) (torch and friends, once) ..."
+	@$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(VENV)/.runtime $@
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+		echo "No Python >= 3.11 found; install one, or name it: make PYTHON=/path/to/python3.12 demo" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }

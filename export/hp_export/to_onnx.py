@@ -1,0 +1,165 @@
+"""A HeadGraph becomes one ONNX file: opset 18, static height and width, dynamic batch `N`.
+
+Opset 18 because opset 20 renames GridSample's `bilinear` to `linear`, which TensorRT's parser
+reads as nearest, and because ONNX Runtime's CUDA provider lacks Resize 19.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import onnx
+import onnx_ir
+import torch
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+from hp_export.graph import HeadGraph, output_name
+from hp_sdk.errors import ConfigError, ExportError
+
+OPSET = 18
+OPSETS = (18, 19)
+INPUT = "image"
+BATCH = "N"
+FORBIDDEN = ("Loop", "If", "Scan", "NonZero", "BatchNormalization", "SequenceConstruct")
+"""Nothing whose cost or shape depends on the values; batch norms must have been folded."""
+
+_FOLD_LIMIT = 1 << 17
+"""Largest constant, in elements, that folding may store; above it a file grows for no gain."""
+_NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
+
+
+def to_onnx(
+    graph: HeadGraph, size_hw: tuple[int, int], *, opset: int = OPSET, batch_max: int = 64
+) -> onnx.ModelProto:
+    """Trace `graph` and clean the result; `check_model` has passed.
+
+    Raises:
+        ConfigError: an opset this version does not write.
+        ExportError: the network cannot be traced, or the result breaks a rule of `check_model`.
+    """
+    if opset not in OPSETS:
+        raise ConfigError(f"opset is {opset}; this version writes {' or '.join(map(str, OPSETS))}")
+    model = _cleaned(_traced(graph, size_hw, opset, batch_max))
+    check_model(model, opset=opset)
+    return model
+
+
+def stamp(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Write key/value texts into the file, so that a lone file still says what it is."""
+    onnx.helper.set_model_props(model, dict(metadata))
+
+
+def check_model(model: onnx.ModelProto, *, opset: int = OPSET) -> None:
+    """Refuse a file that some runtime would refuse, or worse, silently compute wrongly.
+
+    Raises:
+        ExportError: the first rule that is broken.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+        raise ExportError(f"the ONNX checker refuses the graph: {exc}") from exc
+    broken = [*_broken_interface(model, opset), *_broken_nodes(model)]
+    if broken:
+        raise ExportError(f"the ONNX graph cannot ship: {broken[0]}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's warnings and log lines, which are about itself, from the user."""
+    levels = {name: logging.getLogger(name).level for name in _NOISY}
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _traced(
+    graph: HeadGraph, size_hw: tuple[int, int], opset: int, batch_max: int
+) -> onnx_ir.Model:
+    # Two images, because torch.export takes sizes 0 and 1 for constants.
+    example = torch.zeros(2, *size_hw, 3, dtype=torch.uint8)
+    batch = torch.export.Dim(BATCH, min=1, max=max(2, batch_max))
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                graph.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[output_name(head) for head in graph.heads],
+                dynamic_shapes=({0: batch},),
+                optimize=True,
+                verbose=False,
+                report=False,
+            )
+    except (torch.onnx.OnnxExporterError, RuntimeError) as exc:
+        cause = exc.__cause__ or exc
+        reason = str(cause).strip().splitlines() or [""]
+        raise ExportError(
+            f"the network cannot be traced: {type(cause).__name__}: {reason[0]}"
+        ) from exc
+    if program is None:
+        raise ExportError("the exporter of this torch version returned nothing; use torch 2.6 on")
+    return program.model
+
+
+def _cleaned(model: onnx_ir.Model) -> onnx.ModelProto:
+    with quiet():
+        optimizer.fold_constants(
+            model,
+            onnx_shape_inference=False,
+            input_size_limit=_FOLD_LIMIT,
+            output_size_limit=_FOLD_LIMIT,
+        )
+        # The exporter notes the source line of every node, with paths of the exporting machine.
+        common.ClearMetadataAndDocStringPass()(model)
+        common.RemoveUnusedNodesPass()(model)
+        common.DeduplicateInitializersPass()(model)
+        proto = onnx_ir.to_proto(model)
+    proto.graph.name = "hp"
+    return proto
+
+
+def _broken_interface(model: onnx.ModelProto, opset: int) -> Iterator[str]:
+    found = {entry.domain: entry.version for entry in model.opset_import}
+    if found != {"": opset}:
+        yield f"its operator sets are {found}, asked was {opset}"
+    inputs = [(value.name, *_type_of(value)) for value in model.graph.input]
+    if len(inputs) != 1 or inputs[0][:2] != (INPUT, onnx.TensorProto.UINT8):
+        yield f"its inputs are {inputs}, expected one uint8 {INPUT!r}"
+    for name, kind, shape in inputs + [(v.name, *_type_of(v)) for v in model.graph.output]:
+        if len(shape) != 4 or shape[0] != BATCH or not all(isinstance(s, int) for s in shape[1:]):
+            yield f"{name!r} has shape {shape}, expected ({BATCH}, fixed, fixed, fixed)"
+        if name != INPUT and kind != onnx.TensorProto.FLOAT:
+            yield f"{name!r} is not float32"
+
+
+def _broken_nodes(model: onnx.ModelProto) -> Iterator[str]:
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type in FORBIDDEN:
+            yield f"node {node.name!r} is a {node.domain}{node.op_type}"
+        mode = next((a.s for a in node.attribute if a.name == "mode"), b"")
+        if node.op_type == "GridSample" and mode == b"linear":
+            yield f"GridSample {node.name!r} has mode `linear`, which TensorRT reads as nearest"
+    if model.functions:
+        yield "it holds functions of its own"
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        yield "its weights lie in a second file"
+
+
+def _type_of(value: onnx.ValueInfoProto) -> tuple[int, tuple[int | str, ...]]:
+    tensor = value.type.tensor_type
+    dims = tensor.shape.dim
+    shape = tuple(d.dim_param if d.HasField("dim_param") else int(d.dim_value) for d in dims)
+    return tensor.elem_type, shape

@@ -1,0 +1,70 @@
+"""What every test shares: one thread per process, photos beside the checkout, spoken skips."""
+
+import importlib.util
+import os
+
+# Before torch or numpy is imported: several workers on a few cores are faster with one thread each.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root folder of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real photos with labels, beside the checkout; never required."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the repository (real photos with labels)")
+    return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for marker, why_not in REQUIREMENTS.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        reason = why_not(config) if marked else None
+        if reason:
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _why_not_slow(config: pytest.Config) -> str | None:
+    asked_for = "slow" in config.getoption("markexpr")
+    return None if asked_for else "slow test; ask for it with -m slow"
+
+
+def _why_not_gpu(config: pytest.Config) -> str | None:
+    if importlib.util.find_spec("torch") is None:
+        return "needs a CUDA device; torch, which would find it, is not installed"
+    import torch
+
+    return None if torch.cuda.is_available() else "needs a CUDA device"
+
+
+def _why_not_tensorrt(config: pytest.Config) -> str | None:
+    found = any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
+    return None if found else "needs TensorRT: neither tensorrt nor tensorrt_rtx is installed"
+
+
+def _why_not_cpp(config: pytest.Config) -> str | None:
+    built = any((REPOSITORY / "cpp_bindings").glob("build*/**/libhp*"))
+    return None if built else "needs the C++ library; build it in cpp_bindings/build"
+
+
+REQUIREMENTS: dict[str, Callable[[pytest.Config], str | None]] = {
+    "slow": _why_not_slow,
+    "gpu": _why_not_gpu,
+    "tensorrt": _why_not_tensorrt,
+    "cpp": _why_not_cpp,
+}

@@ -1,0 +1,1 @@
+"""Networks, losses, data and the loop that train the parsers of hp_sdk (needs torch)."""

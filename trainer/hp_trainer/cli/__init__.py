@@ -1,0 +1,1 @@
+"""Commands of the trainer: hp-train and hp-eval."""

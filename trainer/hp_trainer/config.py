@@ -1,0 +1,178 @@
+"""A training run as a TOML file: parsed into frozen dataclasses, overridden by `a.b=c`.
+
+Unknown keys and wrong types are errors that name the key path. The resolved configuration is
+saved with every checkpoint.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from hp_sdk.errors import ConfigError
+from hp_trainer.data import DataConfig
+from hp_trainer.models.sst import PRESETS, SSTConfig
+from hp_trainer.training_model import AuxConfig
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """One validation list."""
+
+    root: str = ""
+    domain: str = ""
+    labels: str = "labels"
+    """Folder of the label PNGs."""
+    split: str = "val"
+    limit: int = 0
+    """Use only the first `limit` images; 0 uses all."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Optimiser, schedule and bookkeeping. AdamW, linear warm-up, then `schedule`."""
+
+    steps: int = 1000
+    lr: float = 1e-4
+    backbone_lr: float = 0.1
+    """Factor on `lr` for the backbone (1 when trained from scratch)."""
+    weight_decay: float = 0.05
+    warmup: int = 0
+    schedule: str = "step"
+    """`step` (×0.1 after `decay_at` of the run, the paper's) or `cosine`."""
+    decay_at: float = 0.8333
+    clip: float = 0.01
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of the averaged weights that are shipped; 0 ships the last ones."""
+    amp: str = "off"
+    """off, bf16 or fp16 autocast."""
+    compile: bool = False
+    """Compile the network (faster steps after a minute of compiling)."""
+    threads: int = 0
+    """Torch threads on the CPU; 0 leaves torch's choice."""
+    device: str = "auto"
+    seed: int = 0
+    init: str = ""
+    """Checkpoint whose weights the run starts from."""
+    save_every: int = 500
+    eval_every: int = 0
+    """Steps between validations; 0 validates at the end only."""
+    log_every: int = 20
+    input_hw: tuple[int, int] = (512, 512)
+    """Network input size at evaluation and export."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything `hp-train` needs."""
+
+    domains: tuple[str, ...]
+    """Built-in names or paths of domain files."""
+    preset: str = "sst-r50"
+    model: SSTConfig = field(default_factory=SSTConfig)
+    aux: AuxConfig = field(default_factory=AuxConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    validate: tuple[EvalConfig, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are stored in checkpoints."""
+        return asdict(self)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file and apply `a.b=c` overrides.
+
+    Raises:
+        ConfigError: unreadable file, unknown key, wrong type or value.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as exc:
+        raise ConfigError(f"there is no configuration file {path}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path} is not valid TOML: {exc}") from exc
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values)
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """Plain values → `Config`; `preset` fills `model`, whose own keys then replace it."""
+    preset = values.get("preset", "sst-r50")
+    if preset not in PRESETS:
+        raise ConfigError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
+    plain = {key: value for key, value in values.items() if key != "model"}
+    config = _build(Config, plain, "")
+    changes = _checked(SSTConfig, values.get("model", {}), "model.")
+    return replace(config, model=replace(PRESETS[preset], **changes))
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"override {override!r} is not of the form section.key=value")
+    *sections, key = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {override!r}: {section} is not a section")
+    try:
+        values[key] = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        values[key] = text
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where.rstrip('.')} is {values!r}; a table of settings is expected")
+    return kind(**_checked(kind, values, where))
+
+
+def _checked(kind: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]
+    if unknown := sorted(set(values) - set(known)):
+        raise ConfigError(f"{where}{unknown[0]} is not a setting; there are {', '.join(known)}")
+    if kind is Config and "domains" not in values:
+        raise ConfigError('domains is missing; for example domains = ["cihp", "atr"]')
+    return {key: _value(hints[key], value, where + key) for key, value in values.items()}
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return _build(hint, value, where + ".")
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple and isinstance(value, list | tuple):
+        return _tuple(arguments, value, where)
+    if origin in (Union, types.UnionType):
+        matching = [a for a in arguments if isinstance(value, str) == (a is str)]
+        return _value(matching[0], value, where)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): str(item) for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(hint, type) or not isinstance(value, hint) or (
+        isinstance(value, bool) and hint is not bool
+    ):
+        raise ConfigError(f"{where} is {value!r}; expected {_describe(hint)}")
+    return value
+
+
+def _tuple(arguments: tuple[Any, ...], value: Sequence[Any], where: str) -> tuple[Any, ...]:
+    if arguments[-1] is Ellipsis:
+        return tuple(_value(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if len(value) != len(arguments):
+        raise ConfigError(f"{where} is {list(value)!r}; expected {len(arguments)} values")
+    pairs = zip(arguments, value, strict=True)
+    return tuple(_value(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(pairs))
+
+
+def _describe(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return names.get(hint, f"a list like {hint}".replace("tuple", ""))

@@ -1,0 +1,71 @@
+"""Losses on label maps. Label 255 is ignored everywhere; a batch without valid pixels costs 0."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED = 255
+
+
+def resize_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(N, Z, h, w) → (N, Z, *size_hw), bilinear with half-pixel centres, float32."""
+    return functional.interpolate(logits.float(), size=size_hw, mode="bilinear")
+
+
+def subsample_labels(labels: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th label from the middle of its cell: (N, H, W) → (N, H/stride, W/stride)."""
+    return labels[:, stride // 2 :: stride, stride // 2 :: stride] if stride > 1 else labels
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over valid pixels. `logits` (N, Z, H, W), `labels` (N, H, W) int64."""
+    total = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def admissible_nll(logits: Tensor, labels: Tensor, sets: Tensor) -> Tensor:
+    """Loss on labels of another domain: -log of the summed probability of the admissible classes.
+
+    `logits` (N, Z_target, H, W); `labels` (N, H, W) in the source domain; `sets`
+    (Z_source, Z_target) bool, True where a target class may stand for the source label. A label
+    that admits nothing is ignored.
+    """
+    log_p = logits.log_softmax(1).permute(0, 2, 3, 1)  # (N, H, W, Z_target)
+    source = torch.where(labels == IGNORED, 0, labels)
+    valid = (labels != IGNORED) & sets.any(1)[source]
+    hidden = torch.where(sets | ~sets.any(1, keepdim=True), 0.0, -torch.inf).to(log_p)
+    loss = -torch.logsumexp(log_p + hidden[source], -1)  # (N, H, W)
+    return (loss * valid).sum() / valid.sum().clamp(min=1)
+
+
+def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """Lovász extension of the mean IoU loss over the classes present in the batch.
+
+    `logits` (N, Z, H, W), `labels` (N, H, W) int64.
+
+    Source: The Lovász-Softmax loss, arXiv:1705.08790, Eqs. (7)–(9).
+    """
+    valid = labels != IGNORED
+    target = torch.where(valid, labels, logits.shape[1]).reshape(-1)  # (P,)
+    foreground = functional.one_hot(target, logits.shape[1] + 1).T[:-1]  # (Z, P)
+    present = foreground.any(1)
+    if not present.any():
+        return logits.sum() * 0
+    foreground = foreground[present].to(torch.float32)
+    probability = logits.float().softmax(1).transpose(0, 1).flatten(1)[present]  # (Z, P)
+    # an ignored pixel has error 0 and sorts last, where it changes no other pixel's weight
+    error = (foreground - probability).abs() * valid.reshape(-1)
+    error, order = error.sort(1, descending=True)
+    weight = _lovasz_gradient(foreground.gather(1, order))
+    return (error * weight).sum(1).mean()
+
+
+def _lovasz_gradient(foreground: Tensor) -> Tensor:
+    """Gradient of the Jaccard extension along sorted errors: (Z, P) → (Z, P)."""
+    total = foreground.sum(1, keepdim=True)
+    intersection = total - foreground.cumsum(1)
+    union = total + (1 - foreground).cumsum(1)
+    jaccard = 1 - intersection / union
+    return torch.cat([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], 1)
