@@ -16,7 +16,6 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 PHOTO ?= examples/astronaut.jpg
-CONFIG ?= trainer/hp_trainer/configs/universal.toml
 PYTEST_ARGS ?= -n auto
 
 ifdef PIP_EXTRA_INDEX_URL
@@ -24,13 +23,14 @@ export PIP_EXTRA_INDEX_URL
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format model clean
 
 help:
 	@echo "make demo     parse $(PHOTO) with the bundled model; writes to out/"
 	@echo "make test     lint, types, arrows, tests"
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make format   ruff format and the safe fixes"
+	@echo "make model    train and export the bundled model (hours; HP_DATA names the folder of photos)"
 	@echo "make clean    remove $(VENV) and out/"
 
 demo: $(VENV)/.runtime
@@ -48,6 +48,15 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Interrupted? Call it again: each stage goes on from its last checkpoint.
+model: $(VENV)/.dev
+	@test -n "$(HP_DATA)" || { \
+		echo "make model needs HP_DATA=folder with pascal_person_part/ and ccp/ in it" >&2; exit 2; }
+	HP_DATA="$(HP_DATA)" $(BIN)/hp-train universal-low --output runs/universal-low --resume auto
+	HP_DATA="$(HP_DATA)" $(BIN)/hp-train universal train.init=runs/universal-low/last.pt \
+		--output runs/universal --resume auto
+	$(BIN)/hp-export runs/universal/last.pt --output runs/universal/bundle --name universal
 
 clean:
 	rm -rf $(VENV) out

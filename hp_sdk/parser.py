@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self, TypedDict, Unpack, overload
 
 from hp_sdk.backends import Backend, open_backend
 from hp_sdk.bundle import Bundle, read_bundle
-from hp_sdk.domains import Domain
+from hp_sdk.domains import Domain, canonical
 from hp_sdk.errors import ConfigError, UnknownHead
 from hp_sdk.image import Color, Source
 from hp_sdk.models import find_bundle
@@ -254,18 +254,20 @@ class Parser:
         )
 
     def _photos_at_once(self, batch_size: int | None, tta: TTA) -> int:
-        size = _checked_batch_size(batch_size or "auto", auto=self._batch_size)
+        given = "auto" if batch_size is None else batch_size
+        size = _checked_batch_size(given, auto=self._batch_size)
         return max(1, size // tta.num_views)
 
 
 def _head_name(bundle: Bundle, head: str | None) -> str:
     if head is None:
         return _DEFAULT_HEAD if _DEFAULT_HEAD in bundle.heads else next(iter(bundle.heads))
-    if head not in bundle.heads:
-        raise UnknownHead(
-            f"bundle {bundle.name!r} has no head {head!r}; it has {', '.join(bundle.heads)}"
-        )
-    return head
+    for name in (head, canonical(head)):
+        if name in bundle.heads:
+            return name
+    raise UnknownHead(
+        f"bundle {bundle.name!r} has no head {head!r}; it has {', '.join(bundle.heads)}"
+    )
 
 
 def _checked_batch_size(batch_size: int | Literal["auto"], *, auto: int) -> int:

@@ -164,7 +164,7 @@ class _Resizer:
         )
         rows = _shifted(window.pixels[0], -round(top * y_axis.zoom))
         columns = _shifted(window.pixels[1], -round(left * x_axis.zoom))
-        plane = plane[rows, columns]
+        plane = np.asarray(plane, np.float32)[rows, columns]
         return plane[:, ::-1] if self.mirrored else plane
 
 

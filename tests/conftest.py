@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _why_not_slow(config: pytest.Config) -> str | None:
-    asked_for = "slow" in config.getoption("markexpr")
+    asked_for = "slow" in str(config.getoption("markexpr"))
     return None if asked_for else "slow test; ask for it with -m slow"
 
 

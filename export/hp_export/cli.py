@@ -46,7 +46,7 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="fp32", help="fp32 (default) or fp16-weights")
     parser.add_argument("--size", type=_size, metavar="HxW", help="default: the checkpoint's")
     parser.add_argument(
-        "--batch", type=_batch, default=(1, 1, 16), metavar="MIN:OPT:MAX", help="default: 1:1:16"
+        "--batch", type=_batch, default=(1, 8, 16), metavar="MIN:OPT:MAX", help="default: 1:8:16"
     )
     parser.add_argument("--name", help="name of the bundle (default: the folder's)")
     parser.add_argument("--bundle-version", default="1.0.0", metavar="VERSION")

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from hp_export.probes import figure
-from hp_export.verify import Reference
+from hp_export.verify import TOLERANCES, Reference
 from hp_sdk.backends import open_backend
 from hp_sdk.bundle import Bundle
 from hp_sdk.errors import CorruptArtifact, VerificationFailed
@@ -24,7 +24,6 @@ from hp_sdk.postprocess import label_map
 from hp_sdk.preprocess import fit
 
 FILE = "golden/golden.npz"
-TOLERANCE = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,9 @@ class Replay:
     """Head → part of pixels with the golden label."""
 
 
-def write_golden(folder: Path, reference: Reference, size_hw: tuple[int, int]) -> dict[str, Any]:
+def write_golden(
+    folder: Path, reference: Reference, size_hw: tuple[int, int], precision: str = "fp32"
+) -> dict[str, Any]:
     """Write `golden/golden.npz`: `image` (h, w, 3) and `labels.<head>` (h, w), all uint8.
 
     Labels are the network's own: its logits resized to the image in torch, then argmax.
@@ -52,7 +53,11 @@ def write_golden(folder: Path, reference: Reference, size_hw: tuple[int, int]) -
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     path = write_bytes(folder / FILE, buffer.getvalue())
-    return {"file": FILE, "sha256": sha256_of(path), "tolerance_label_agreement": TOLERANCE}
+    return {
+        "file": FILE,
+        "sha256": sha256_of(path),
+        "tolerance_label_agreement": TOLERANCES[precision].label_agreement,
+    }
 
 
 def read_golden(bundle: Bundle) -> dict[str, Pixels]:
@@ -85,18 +90,27 @@ def replay_golden(bundle: Bundle, *, backend: str = "auto") -> Replay:
     pixels, geometry = fit(arrays["image"], bundle.input)
     with closing(open_backend(bundle, backend=backend)) as opened:
         logits = opened.run(pixels)
-        labels = {head: label_map(logits[head][0], geometry) for head in bundle.heads}
         agreement = {
-            head: float((found == arrays[f"labels.{head}"]).mean())
-            for head, found in labels.items()
+            name: _same_labels(
+                label_map(logits[head.output][0], geometry), arrays[f"labels.{name}"]
+            )
+            for name, head in bundle.heads.items()
         }
         replay = Replay(opened.name, opened.provider, agreement)
     _judge(bundle, replay)
     return replay
 
 
+def _same_labels(found: Pixels, golden: Pixels) -> float:
+    if found.shape != golden.shape:
+        raise CorruptArtifact(
+            f"the golden labels are {golden.shape}, the picture {found.shape}; export again"
+        )
+    return float((found == golden).mean())
+
+
 def _judge(bundle: Bundle, replay: Replay) -> None:
-    required = float((bundle.golden or {}).get("tolerance_label_agreement", TOLERANCE))
+    required = float((bundle.golden or {}).get("tolerance_label_agreement", 1.0))
     head, agreement = min(replay.agreement.items(), key=lambda item: item[1])
     if agreement < required:
         raise VerificationFailed(

@@ -81,7 +81,7 @@ def bare_network(checkpoint: Checkpoint, *, core: str = "grid_sample") -> nn.Mod
     except (RuntimeError, TypeError) as exc:
         raise CorruptArtifact(
             f"the checkpoint's weights do not fit the {checkpoint.family} network it describes "
-            f"({str(exc).splitlines()[0]}); train or copy it again"
+            f"({' '.join(str(exc).split()):.200}); train or copy it again"
         ) from exc
 
 

@@ -12,13 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hp_export.graph import output_name
 from hp_export.probes import probe_images
-from hp_sdk.backends import open_backend
+from hp_sdk.backends import Backend, open_backend
 from hp_sdk.bundle import Bundle
 from hp_sdk.errors import VerificationFailed
 from hp_sdk.image import Pixels
 
 Logits = NDArray[np.float32]
+
+RUNTIME = "onnxruntime"
+"""Backend that answers for ONNX files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ def verify(bundle: Bundle, reference: Reference) -> list[dict[str, Any]]:
     artifact = bundle.artifacts[0]
     tolerance = TOLERANCES[artifact.precision_asked]
     images = probe_images(artifact.size_hw)
-    with closing(open_backend(bundle, backend=artifact.runtime, device="cpu")) as backend:
+    with closing(open_backend(bundle, backend=RUNTIME, device="cpu")) as backend:
         agreements = [
             agreement
             for batch in sorted({1, min(3, artifact.batch_max)})
@@ -144,14 +148,14 @@ def _batches(images: Mapping[str, Pixels], batch: int) -> list[Pixels]:
 
 
 def _agreements(
-    batches: Sequence[Pixels], reference: Reference, backend: Any
+    batches: Sequence[Pixels], reference: Reference, backend: Backend
 ) -> Iterator[Agreement]:
     expected = [reference(pixels) for pixels in batches]
     found = [backend.run(pixels) for pixels in batches]
     for head in reference.heads:
         yield compare(
             np.concatenate([logits[head] for logits in expected]),
-            np.concatenate([logits[head] for logits in found]),
+            np.concatenate([logits[output_name(head)] for logits in found]),
             head=head,
             batch=len(batches[0]),
         )

@@ -18,7 +18,7 @@ from hp_export.graph import HeadGraph, fold_batch_norm, output_name
 from hp_export.precision import apply_precision, check_precision
 from hp_export.strip import StripReport, bare_network, choose_heads, strip_report
 from hp_export.to_onnx import OPSET, stamp, to_onnx
-from hp_export.verify import Reference, verify
+from hp_export.verify import RUNTIME, Reference, verify
 from hp_sdk.bundle import (
     Artifact,
     Bundle,
@@ -44,7 +44,7 @@ class ExportOptions:
     """Heads in this order; None takes all."""
     size_hw: tuple[int, int] | None = None
     """Network input; None takes the checkpoint's."""
-    batch: tuple[int, int, int] = (1, 1, 16)
+    batch: tuple[int, int, int] = (1, 8, 16)
     """Smallest, usual and largest batch."""
     precision: str = "fp32"
     opset: int = OPSET
@@ -96,7 +96,7 @@ def export_bundle(
     reference = Reference(network, tuple(plan.heads), mean=plan.input.mean, std=plan.input.std)
     with write_folder(target) as folder:
         # The golden sample comes first: the plain network refuses a bad size more clearly.
-        golden = write_golden(folder, reference, plan.input.size_hw)
+        golden = write_golden(folder, reference, plan.input.size_hw, options.precision)
         graph = build_graph(network, tuple(plan.heads), plan.input)
         model = to_onnx(graph, plan.input.size_hw, opset=options.opset, batch_max=options.batch[2])
         model = apply_precision(model, options.precision)
@@ -106,7 +106,7 @@ def export_bundle(
         write_manifest(replace(plan, artifacts=(artifact,), golden=golden), folder)
         bundle = read_bundle(folder)
         bundle = replace(bundle, verify=verify(bundle, reference))
-        replay_golden(bundle, backend=artifact.runtime)
+        replay_golden(bundle, backend=RUNTIME)
         write_manifest(bundle, folder)
     return ExportReport(replace(bundle, root=target), census, strip_report(checkpoint))
 
@@ -156,7 +156,8 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
     digest = hashlib.sha256()
     for key in sorted(checkpoint.model):
         digest.update(key.encode())
-        digest.update(checkpoint.model[key].detach().cpu().contiguous().numpy().tobytes())
+        flat = checkpoint.model[key].detach().cpu().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
     return {"weights_sha256": digest.hexdigest(), "step": checkpoint.train.get("step")}
 
 
@@ -166,7 +167,7 @@ def _write_artifact(
     write_bytes(folder / ARTIFACT, content)
     smallest, usual, largest = options.batch
     return Artifact(
-        runtime="onnxruntime",
+        runtime="onnx",
         file=ARTIFACT,
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),

@@ -31,7 +31,8 @@ from hp_sdk.errors import (
 _log = logging.getLogger(__name__)
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_DAMAGED = {"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel", "Fail"}
+_DAMAGED = {"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel"}
+_UNREADABLE = "Load model from"  # how other errors begin when the file, not the device, is bad
 _NO_MEMORY = ("allocate memory", "out of memory", "bad allocation", "CUDA_ERROR_OUT_OF_MEMORY")
 _QUIET = 3  # errors only; what matters is checked and said by us
 
@@ -251,12 +252,10 @@ def _input_of(session: Any, path: Path) -> tuple[str, tuple[int, int], int | Non
 
 def _open_error(exc: Exception, path: Path, providers: list[str]) -> HpError:
     reason = _first_line(exc)
-    if type(exc).__name__ in _DAMAGED and providers == [_CPU]:
+    if type(exc).__name__ in _DAMAGED or _UNREADABLE in reason:
         return CorruptArtifact(
             f"ONNX Runtime cannot read {str(path)!r} ({reason}); fetch or export it again"
         )
-    if type(exc).__name__ in _DAMAGED - {"Fail"}:
-        return CorruptArtifact(f"{str(path)!r} is no ONNX model ({reason}); fetch it again")
     return BackendUnavailable(
         f"ONNX Runtime cannot open {str(path)!r} on {', '.join(providers)}: {reason}"
     )

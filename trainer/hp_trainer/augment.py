@@ -54,8 +54,11 @@ def augment(
     crop_wh = (config.crop_hw[1], config.crop_hw[0])
     image = cv2.warpAffine(image, warp[0], crop_wh, flags=cv2.INTER_LINEAR)
     maps = {
-        name: cv2.warpAffine(
-            label, warp[1], crop_wh, flags=cv2.INTER_NEAREST, borderValue=(IGNORED,)
+        name: np.asarray(
+            cv2.warpAffine(
+                label, warp[1], crop_wh, flags=cv2.INTER_NEAREST, borderValue=(IGNORED,)
+            ),
+            np.uint8,
         )
         for name, label in labels.items()
     }

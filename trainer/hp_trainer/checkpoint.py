@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,13 +69,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "train": _plain(checkpoint.train),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        torch.save(content, name)
-        Path(name).replace(path)
+        torch.save(content, temporary)
+        temporary.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -91,8 +89,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ModelNotFound(f"there is no checkpoint {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as exc:
-        raise CorruptArtifact(f"{path} is not a checkpoint or is damaged; train or copy it again") from exc
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as exc:
+        raise CorruptArtifact(
+            f"{path} is not a checkpoint or is damaged; train or copy it again"
+        ) from exc
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CorruptArtifact(f"{path} is not a checkpoint of this project (no format {FORMAT!r})")
     if content["version"] > VERSION:

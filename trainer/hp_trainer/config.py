@@ -157,8 +157,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return {str(key): str(item) for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(hint, type) or not isinstance(value, hint) or (
-        isinstance(value, bool) and hint is not bool
+    if (
+        not isinstance(hint, type)
+        or not isinstance(value, hint)
+        or (isinstance(value, bool) and hint is not bool)
     ):
         raise ConfigError(f"{where} is {value!r}; expected {_describe(hint)}")
     return value

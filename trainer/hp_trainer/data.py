@@ -30,6 +30,7 @@ from hp_trainer.sampler import DomainMixSampler, Draw
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
+
 @dataclass(frozen=True, slots=True)
 class SetConfig:
     """One source of samples."""
@@ -66,7 +67,9 @@ class SampleSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int, rng: np.random.Generator) -> Sample: ...
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        """Image (H, W, 3) uint8 RGB and its label maps by domain."""
+        ...
 
 
 class PhotoSet:
@@ -269,5 +272,6 @@ def open_batches(
         num_workers=config.workers,
         collate_fn=collate,
         worker_init_fn=_single_threaded,
+        generator=torch.Generator(),  # its own, so that opening a loader moves no other random state
         persistent_workers=False,
     )

@@ -1,4 +1,7 @@
-"""Scores of a checkpoint, a bundle or a bundled model on a labelled list, at original resolution."""
+"""Scores of a checkpoint, a bundle or a bundled model on a labelled list.
+
+Predictions are compared with the labels at the original resolution.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,13 @@ from hp_sdk.parser import Parser
 from hp_sdk.postprocess import label_map
 from hp_sdk.preprocess import fit
 from hp_trainer.checkpoint import Checkpoint, build_from_checkpoint, read_checkpoint
-from hp_trainer.data import PhotoSet
+from hp_trainer.config import EvalConfig
+from hp_trainer.data import PhotoSet, data_folder
 from hp_trainer.metrics import Confusion, Scores
 from hp_trainer.models.sst import SST, normalise
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 """Image (H, W, 3) uint8 RGB → label map (H, W) uint8."""
-
-
-def evaluate(
-    predict: Predictor, photos: PhotoSet, domain_name: str, *, on_image: Callable[[], None] = bool
-) -> Confusion:
-    """Confusion matrix of `predict` over all images of `photos`."""
-    confusion = Confusion(load_domain(domain_name).names)
-    for image, truth in labelled_images(photos, domain_name):
-        confusion.add(truth, predict(image))
-        on_image()
-    return confusion
 
 
 def labelled_images(photos: PhotoSet, domain: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -62,8 +55,9 @@ def input_spec(description: Mapping[str, object]) -> InputSpec:
     return InputSpec(size_hw=(height, width), resize=str(description["resize"]))
 
 
-def checkpoint_predictor(checkpoint: Checkpoint, domain: str, size_hw: tuple[int, int] | None
-                         ) -> Predictor:
+def checkpoint_predictor(
+    checkpoint: Checkpoint, domain: str, size_hw: tuple[int, int] | None
+) -> Predictor:
     """Predict with the shipping network of a checkpoint on the CPU."""
     description = dict(checkpoint.input)
     if size_hw:
@@ -86,16 +80,15 @@ def open_predictor(
     return lambda image: parser.predict(image, domains=[domain])[domain].labels
 
 
-def evaluate_files(
-    predict: Predictor,
-    root: Path,
-    domain: str,
-    *,
-    labels: str = "labels",
-    split: str = "val",
-    limit: int = 0,
-    on_image: Callable[[], None] = bool,
+def evaluate_list(
+    predict: Predictor, entry: EvalConfig, *, on_image: Callable[[], object] = bool
 ) -> Scores:
-    """Scores over one list of a folder in the neutral layout."""
-    photos = PhotoSet(root, {domain: labels}, split, limit)
-    return evaluate(predict, photos, domain, on_image=on_image).scores()
+    """Scores over one validation list."""
+    photos = PhotoSet(
+        data_folder(entry.root), {entry.domain: entry.labels}, entry.split, entry.limit
+    )
+    confusion = Confusion(load_domain(entry.domain).names)
+    for image, truth in labelled_images(photos, entry.domain):
+        confusion.add(truth, predict(image))
+        on_image()
+    return confusion.scores()

@@ -25,8 +25,8 @@ from hp_trainer.checkpoint import (
     write_checkpoint,
 )
 from hp_trainer.config import Config, TrainConfig
-from hp_trainer.data import Batch, data_folder, open_batches
-from hp_trainer.evaluate import evaluate_files, input_spec, network_predictor
+from hp_trainer.data import Batch, open_batches
+from hp_trainer.evaluate import evaluate_list, input_spec, network_predictor
 from hp_trainer.models.sst import SST, normalise
 from hp_trainer.training_model import SSTTraining
 
@@ -39,9 +39,7 @@ def train(config: Config, output: Path, *, resume: Path | None = None) -> Path:
     """
     run = start_run(config, output, resume)
     settings = config.train
-    loader = open_batches(
-        config.data, run.domains, seed=settings.seed, start=run.step
-    )
+    loader = open_batches(config.data, run.domains, seed=settings.seed, start=run.step)
     bar = tqdm(total=settings.steps, initial=run.step, unit="step", disable=None)
     log = StepLog(output / "metrics.csv", settings.log_every)
     for batch in loader:
@@ -118,7 +116,7 @@ def start_run(config: Config, output: Path, resume: Path | None) -> Run:
     model = SSTTraining(SST(config.model, domains), config.aux)
     if settings.init:
         load_weights(model, read_checkpoint(Path(settings.init)))
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = {k: p.detach().clone() for k, p in model.net.named_parameters()} if settings.ema else {}
     run = Run(config, output, domains, model, ema, build_optimiser(model, settings), device)
     if resume:
@@ -196,7 +194,7 @@ def optimise(run: Run, batch: Batch) -> dict[str, float]:
 
 @torch.no_grad()
 def average(ema: Mapping[str, Tensor], net: nn.Module, decay: float) -> None:
-    """ema ← decay · ema + (1 - decay) · net."""
+    """Ema ← decay · ema + (1 - decay) · net."""
     current = dict(net.named_parameters())
     for key, value in ema.items():
         value.lerp_(current[key], 1 - decay)
@@ -294,14 +292,7 @@ def validate(run: Run) -> dict[str, Any]:
     results: dict[str, Any] = {"step": run.step}
     for entry in run.config.validate:
         predict = network_predictor(net, entry.domain, spec, run.device)
-        scores = evaluate_files(
-            predict,
-            data_folder(entry.root),
-            entry.domain,
-            labels=entry.labels,
-            split=entry.split,
-            limit=entry.limit,
-        )
+        scores = evaluate_list(predict, entry)
         results[f"{Path(entry.root).name}.{entry.domain}"] = scores.to_dict()
         tqdm.write(
             f"step {run.step}  {Path(entry.root).name}/{entry.domain}  "

@@ -1,7 +1,7 @@
 """What is known about parts before training: who touches whom, and which names mean alike.
 
 `intra_matrix` is the M_intra of Eq. 6, `static_cross` the M_cross^static of Eq. 8. Their numbers
-lie in `data/`: three published GloVe tables, and for every built-in label the body atoms it covers.
+lie in `tables/`: three published GloVe tables, and for every built-in label the body atoms it covers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Similarity = Callable[[str, str], float]
 SOURCES = ("auto", "glove", "atoms", "onehot")
 BACKGROUND = "background"
 
-_DATA = Path(__file__).with_name("data")
+_DATA = Path(__file__).with_name("tables")
 _GLOVE_PAIRS = (("pascal", "cihp"), ("pascal", "atr"), ("cihp", "atr"))
 _GLOVE_TWIN = {"lip": "cihp"}  # same labels but one, which no published table has
 _NEIGHBOUR = 0.35  # entry of K for two adjacent atoms

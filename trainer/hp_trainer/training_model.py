@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,41 @@ def _ordered(pair: Sequence[str], names: Sequence[str]) -> Pair:
     return first, second
 
 
+class Auxiliary(nn.Module):
+    """`aux.msa.<d>`, `aux.mse.<d>`, `aux.mst.<a>__<b>`: everything that is left behind."""
+
+    def __init__(
+        self, width: int, domains: Sequence[Domain], pairs: Sequence[Pair], config: AuxConfig
+    ) -> None:
+        super().__init__()
+        msa, mse, mst = {}, {}, {}
+        for d in domains:
+            msa[d.name] = MSA(
+                width, d.num_classes, share_w=config.share_w, max_fill=config.max_fill
+            )
+            mse[d.name] = MSE(width, _intra(d, config), intra_mask=config.intra_mask)
+        by_name = {d.name: d for d in domains}
+        for a, b in pairs:
+            static = _static(by_name[b], by_name[a], config)
+            mst[f"{a}__{b}"] = MST(width, static, dynamic_scale=config.dynamic_scale)
+        self.msa, self.mse, self.mst = (nn.ModuleDict(part) for part in (msa, mse, mst))
+
+    def semantics(
+        self, name: str, maps: Sequence[Tensor], regions: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """(S_1..S_3, X_0..X_3) of one domain."""
+        s = self.msa[name](maps, regions)
+        return s, self.mse[name](s)
+
+    def x0(self, name: str) -> Tensor:
+        """X_0 (Z, D), the learned categories of one domain."""
+        return cast("MSE", self.mse[name]).x0
+
+    def transfer(self, pair: Pair) -> MST:
+        """The mapping between two domains."""
+        return cast("MST", self.mst["__".join(pair)])
+
+
 class SSTTraining(nn.Module):
     """`net` and the auxiliary modules; `losses` is one step of universal training.
 
@@ -111,7 +147,8 @@ class SSTTraining(nn.Module):
         self.net = net
         self.domains = {domain.name: domain for domain in net.domains}
         self.pairs = domain_pairs(net.domains, config.topology) if config.lam else ()
-        self.aux = _auxiliary_modules(self, config)
+        trained = net.domains if config.beta or self.pairs else ()
+        self.aux = Auxiliary(net.config.width, trained, self.pairs, config)
         self._sets = _admissible_sets(self.domains) if config.partial else {}
 
     def losses(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
@@ -145,16 +182,15 @@ class SSTTraining(nn.Module):
             regions = labelled_regions(target, maps)
         else:
             regions = predicted_regions(logits, maps, target != IGNORED)
-        semantics = self.aux.msa[name](maps, regions)
-        return semantics, self.aux.mse[name](semantics)
+        return self.aux.semantics(name, maps, regions)
 
     def _transfer(
         self, pair: Pair, semantics: Mapping[str, tuple[list[Tensor], list[Tensor]]]
     ) -> dict[str, Tensor]:
         """L_dataset always, L_img when both domains have an image in the batch."""
         a, b = pair
-        key, mst = f"{a}__{b}", self.aux.mst[f"{a}__{b}"]
-        x0_a, x0_b = self.aux.mse[a].x0, self.aux.mse[b].x0
+        key, mst = f"{a}__{b}", self.aux.transfer(pair)
+        x0_a, x0_b = self.aux.x0(a), self.aux.x0(b)
         parts = {f"dataset.{key}": symmetric_scr(x0_a, x0_b, mst.map_dataset(x0_a, x0_b))}
         if a in semantics and b in semantics:
             (s_a, x_a), (s_b, x_b) = semantics[a], semantics[b]
@@ -211,29 +247,6 @@ class SSTTraining(nn.Module):
         }
         terms = [weights[key.partition(".")[0]] * value for key, value in parts.items()]
         return torch.stack(terms).sum()
-
-
-def _auxiliary_modules(model: SSTTraining, config: AuxConfig) -> nn.Module:
-    """`aux.msa.<d>`, `aux.mse.<d>`, `aux.mst.<a>__<b>`."""
-    width, wanted = model.net.config.width, bool(config.beta or model.pairs)
-    domains = model.domains if wanted else {}
-    aux = nn.Module()
-    aux.msa = nn.ModuleDict(
-        {
-            name: MSA(width, d.num_classes, share_w=config.share_w, max_fill=config.max_fill)
-            for name, d in domains.items()
-        }
-    )
-    aux.mse = nn.ModuleDict(
-        {name: MSE(width, _intra(d, config), intra_mask=config.intra_mask)
-         for name, d in domains.items()}
-    )
-    aux.mst = nn.ModuleDict(
-        {f"{a}__{b}": MST(width, _static(model.domains[b], model.domains[a], config),
-                          dynamic_scale=config.dynamic_scale)
-         for a, b in model.pairs}
-    )
-    return aux
 
 
 def _intra(domain: Domain, config: AuxConfig) -> Tensor:

@@ -38,20 +38,14 @@ def evaluate_command(args: argparse.Namespace) -> int:
     """Run hp-eval."""
     from tqdm import tqdm
 
-    from hp_trainer.evaluate import evaluate_files, open_predictor
+    from hp_trainer.config import EvalConfig
+    from hp_trainer.evaluate import evaluate_list, open_predictor
 
     tta = None if args.tta == "none" else args.tta
     predict = open_predictor(args.model, args.domain, size_hw=args.size, tta=tta)
+    entry = EvalConfig(str(args.data), args.domain, args.labels, args.split, args.limit)
     with tqdm(unit="image", disable=None) as bar:
-        scores = evaluate_files(
-            predict,
-            args.data,
-            args.domain,
-            labels=args.labels,
-            split=args.split,
-            limit=args.limit,
-            on_image=bar.update,
-        )
+        scores = evaluate_list(predict, entry, on_image=bar.update)
     for name, value in scores.per_class_iou.items():
         print(f"{name:>16}  {'absent' if value is None else f'{100 * value:5.1f}'}")
     print(

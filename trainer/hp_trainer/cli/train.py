@@ -22,7 +22,9 @@ def train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="change a setting")
     parser.add_argument("--output", type=Path, help="run folder (default runs/<config name>)")
-    parser.add_argument("--resume", help="`auto` (the run folder's last.pt, if any) or a checkpoint")
+    parser.add_argument(
+        "--resume", help="`auto` (the run folder's last.pt, if any) or a checkpoint"
+    )
     return parser
 
 

@@ -1,9 +1,9 @@
 """ResNets in torchvision's layout: C2..C5 at strides 4, 8, 16, 32.
 
-    image (N, 3, H, W) ─ conv1 ─ bn1 ─ relu ─ maxpool ─ layer1 ─ layer2 ─ layer3 ─ layer4
-                                                          C2        C3       C4       C5
-    resnet50 / resnet101: bottlenecks with the stride in their 3×3 convolution.
-    compact / tiny: basic blocks, small enough to be trained from scratch on a CPU.
+image (N, 3, H, W) ─ conv1 ─ bn1 ─ relu ─ maxpool ─ layer1 ─ layer2 ─ layer3 ─ layer4
+                                                      C2        C3       C4       C5
+resnet50 / resnet101: bottlenecks with the stride in their 3×3 convolution.
+compact / tiny: basic blocks, small enough to be trained from scratch on a CPU.
 """
 
 from __future__ import annotations

@@ -34,8 +34,10 @@ def window_regions(h: int, w: int, window: int, shift: int) -> np.ndarray:
     ids[:h, :w] = 0
     ids = np.roll(ids, (-shift, -shift), (0, 1))
     if shift:
-        band_y, band_x = (np.searchsorted([n - window, n - shift], np.arange(n), side="right")
-                          for n in (rows, columns))
+        band_y, band_x = (
+            np.searchsorted([n - window, n - shift], np.arange(n), side="right")
+            for n in (rows, columns)
+        )
         ids = np.where(ids < 0, -1, band_y[:, None] * 3 + band_x[None, :])
     ids = ids.reshape(rows // window, window, columns // window, window)
     return ids.transpose(0, 2, 1, 3).reshape(-1, window * window)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -161,33 +162,37 @@ class EncoderLayer(nn.Module):
         return self.norm2(x + self.linear2(torch.relu(self.linear1(x))))
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderShape:
+    """Sizes of the encoder; `core` is the sampling core."""
+
+    width: int = 256
+    layers: int = 6
+    heads: int = 8
+    points: int = 4
+    ffn: int = 1024
+    core: str = "grid_sample"
+
+
 class Encoder(nn.Module):
     """[C_coarse … C_fine] → [E_coarse … E_fine], each (N, D, h, w) at the same sizes."""
 
     def __init__(
-        self,
-        in_channels: Sequence[int],
-        *,
-        width: int,
-        layers: int,
-        heads: int,
-        points: int,
-        ffn: int,
-        norm: Callable[[int], nn.Module],
-        core: str,
+        self, in_channels: Sequence[int], shape: EncoderShape, norm: Callable[[int], nn.Module]
     ) -> None:
         super().__init__()
+        width, levels = shape.width, len(in_channels)
         self.input_proj = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, width, 1), norm(width)) for channels in in_channels
+            nn.Sequential(_projection(channels, width), norm(width)) for channels in in_channels
         )
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)  # type: ignore[index]
-            nn.init.zeros_(projection[0].bias)  # type: ignore[index]
-        levels = len(in_channels)
         self.level_embed = nn.Parameter(torch.randn(levels, width))
         self.layers = nn.ModuleList(
-            EncoderLayer(width, DeformableAttention(width, heads, levels, points, core), ffn)
-            for _ in range(layers)
+            EncoderLayer(
+                width,
+                DeformableAttention(width, shape.heads, levels, shape.points, shape.core),
+                shape.ffn,
+            )
+            for _ in range(shape.layers)
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -209,6 +214,18 @@ class Encoder(nn.Module):
         sine = [sine_position(h, w, width).to(like) for h, w in shapes]
         levels = zip(sine, self.level_embed.unbind(), strict=True)
         return torch.cat([position + level for position, level in levels])  # (S, D)
+
+
+def _projection(inputs: int, outputs: int) -> nn.Conv2d:
+    projection = nn.Conv2d(inputs, outputs, 1)
+    nn.init.xavier_uniform_(projection.weight)
+    nn.init.zeros_(_given(projection.bias))
+    return projection
+
+
+def _given(parameter: Tensor | None) -> Tensor:
+    assert parameter is not None  # the layer was built with a bias
+    return parameter
 
 
 def pixel_centres(h: int, w: int) -> Tensor:

@@ -1,8 +1,8 @@
 """SST's network: the part that ships.
 
     image (N, 3, H, W) ─ backbone ─ C2..C5 ─ encoder ─ E5 E4 E3 ─ decoder ─ H_1 H_2 H_3
-                                      └──────── 1×1 ── lateral ─────┘           │
-                                                        heads.<domain> 1×1 ─────┴─► A_d (N, Z_d, H/4, W/4)
+                                       └─────── 1×1 lateral ────────┘              │
+                                            A_d (N, Z_d, H/4, W/4) ◄─ heads.<d> 1×1 ┘
 
 The auxiliary modules MSA, MSE and MST live beside it in `models.auxiliary` and never in it.
 Logits stay at 1/4: a 1×1 convolution commutes with bilinear up-sampling (spec §2.4).
@@ -23,11 +23,14 @@ from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError, UnknownHead
 from hp_trainer.models.backbone import BACKBONES, build_backbone
 from hp_trainer.models.decoder import Decoder, DecoderStage, SwinStage
-from hp_trainer.models.encoder import Encoder
+from hp_trainer.models.encoder import CORES, Encoder, EncoderShape
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 """Pixel statistics, RGB, of values in 0..255."""
+
+STRIDES: tuple[int, ...] = (4, 8, 16, 32)
+"""Input pixels per cell of C2..C5."""
 
 STRIDE = 4
 """Input pixels per logit."""
@@ -63,11 +66,16 @@ class SSTConfig:
         if self.backbone not in BACKBONES:
             allowed = ", ".join(BACKBONES)
             raise ConfigError(f"model.backbone is {self.backbone!r}; choose one of {allowed}")
-        if not self.encoder_strides or self.encoder_strides != (32, 16, 8)[: len(self.encoder_strides)]:
+        if (
+            not self.encoder_strides
+            or self.encoder_strides != (32, 16, 8)[: len(self.encoder_strides)]
+        ):
             raise ConfigError(
                 f"model.encoder_strides is {list(self.encoder_strides)}; allowed are [32], [32, 16]"
                 " and [32, 16, 8]"
             )
+        if self.deform not in CORES:
+            raise ConfigError(f"model.deform is {self.deform!r}; choose one of {', '.join(CORES)}")
         for key in ("encoder_heads", "decoder_heads"):
             if self.width % getattr(self, key):
                 raise ConfigError(f"model.width {self.width} is not a multiple of model.{key}")
@@ -110,7 +118,10 @@ NORMS = {"group": partial(nn.GroupNorm, 32), "batch": nn.BatchNorm2d}
 
 
 class SST(nn.Module):
-    """Normalised image (N, 3, H, W), H and W multiples of 32 → {domain: logits (N, Z, H/4, W/4)}."""
+    """Normalised image (N, 3, H, W) → {domain: logits (N, Z, H/4, W/4)}.
+
+    H and W must be multiples of 32; others raise `ConfigError`.
+    """
 
     def __init__(self, config: SSTConfig, domains: Sequence[Domain]) -> None:
         super().__init__()
@@ -118,21 +129,25 @@ class SST(nn.Module):
         self.domains = tuple(domains)
         norm, width = NORMS[config.norm], config.width
         self.backbone = build_backbone(config.backbone, norm=config.backbone_norm)
-        channels = dict(zip((4, 8, 16, 32), self.backbone.out_channels, strict=True))
+        channels = dict(zip(STRIDES, self.backbone.out_channels, strict=True))
         self.encoder = Encoder(
             [channels[stride] for stride in config.encoder_strides],
-            width=width,
-            layers=config.encoder_layers,
-            heads=config.encoder_heads,
-            points=config.encoder_points,
-            ffn=config.encoder_ffn,
-            norm=norm,
-            core=config.deform,
+            EncoderShape(
+                width,
+                config.encoder_layers,
+                config.encoder_heads,
+                config.encoder_points,
+                config.encoder_ffn,
+                config.deform,
+            ),
+            norm,
         )
         self.decoder = Decoder(
             [DecoderStage(width, _swin(config, depth), norm) for depth in config.decoder_depths],
             {
-                stride: nn.Sequential(nn.Conv2d(channels[stride], width, 1, bias=False), norm(width))
+                stride: nn.Sequential(
+                    nn.Conv2d(channels[stride], width, 1, bias=False), norm(width)
+                )
                 for stride in (16, 8, 4)
                 if stride not in config.encoder_strides
             },
@@ -142,7 +157,7 @@ class SST(nn.Module):
     def features(self, image: Tensor) -> list[Tensor]:
         """[H_1, H_2, H_3] at strides 16, 8, 4, each (N, D, h, w)."""
         _check_size(int(image.shape[2]), int(image.shape[3]))
-        maps = dict(zip((4, 8, 16, 32), self.backbone(image), strict=True))
+        maps = dict(zip(STRIDES, self.backbone(image), strict=True))
         strides = self.config.encoder_strides
         encoded = dict(zip(strides, self.encoder([maps[s] for s in strides]), strict=True))
         return self.decoder(encoded, maps)

@@ -249,19 +249,18 @@ def pose_skeleton(build: Build, pose: Pose) -> Skeleton:
         points |= _arm_joints(build, pose, side, points["neck"], twist)
         points |= _leg_joints(build, pose, side)
     joints = {name: view @ point for name, point in points.items()}
-    tilt = np.array([[1, np.sin(pose.head_tilt), 0], [-np.sin(pose.head_tilt), 1, 0], [0, 0, 1]])
+    c, s = np.cos(pose.head_tilt), np.sin(pose.head_tilt)
+    tilt = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
     head_view = view @ twist @ tilt @ _spin(pose.look)
     return Skeleton(joints, 1.0, view, view @ twist, head_view, build)
 
 
-def _arm_joints(
-    build: Build, pose: Pose, side: str, neck: Array, twist: Array
-) -> dict[str, Array]:
+def _arm_joints(build: Build, pose: Pose, side: str, neck: Array, twist: Array) -> dict[str, Array]:
     flip = np.array((_SIGN[side], 1.0, 1.0))
     upper, fore = (twist @ (flip * direction) for direction in pose.arms[side])
     lift = 0.022 * max(float(upper[1]), 0.0)
     inward = 1.0 - 0.14 * max(float(upper[1]), 0.0)
-    offset = np.array((_SIGN[side] * build.shoulder * inward, -0.028 + lift, 0.0))
+    offset = np.array((_SIGN[side] * build.shoulder * inward, -0.035 + lift, 0.0))
     shoulder = neck + twist @ offset
     elbow = shoulder + 0.178 * upper
     wrist = elbow + 0.148 * fore

@@ -61,9 +61,7 @@ class Canvas:
         """Paint an open line through `points` (N, 2), `width` pixels wide."""
         scaled = np.rint(points * (OVERSAMPLING << _SUBPIXEL_BITS)).astype(np.int32)
         thickness = max(1, round(width * OVERSAMPLING))
-        cv2.polylines(
-            self.sheet, [scaled], False, piece, thickness, cv2.LINE_8, _SUBPIXEL_BITS
-        )
+        cv2.polylines(self.sheet, [scaled], False, piece, thickness, cv2.LINE_8, _SUBPIXEL_BITS)
 
     @contextmanager
     def spare(self, outline: Array | None) -> Iterator[None]:
@@ -100,11 +98,17 @@ class Canvas:
         `light_xy` points to the light; `depth` is the radius in pixels over which edges round off.
         """
         h, w = self.size_hw
-        colours = np.array([self._materials[look].colour for look in self._looks])
-        fine = np.uint8(np.clip(colours, 0, 255))[self.sheet]
-        cover = (self.sheet != 0).view(np.uint8) * np.uint8(255)
-        image = cv2.resize(fine, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
-        alpha = cv2.resize(cover, (w, h), interpolation=cv2.INTER_AREA)
+        # Colour and cover travel as one number per fine pixel: one look-up instead of four.
+        packed = np.full((len(self._looks), 4), 255, np.uint8)
+        colours = np.array([material.colour for material in self._materials])
+        packed[:, :3] = np.clip(colours, 0, 255)[self._looks]
+        packed[0] = 0
+        fine = packed.view(np.uint32)[:, 0].take(self.sheet).view(np.uint8)
+        coarse = cv2.resize(
+            fine.reshape(*self.sheet.shape, 4), (w, h), interpolation=cv2.INTER_AREA
+        )
+        image = coarse[..., :3].astype(np.float32)
+        alpha = coarse[..., 3]
         pieces = self._pieces_small()
         looks = np.asarray(self._looks, np.uint16)[pieces]
         self._weave(image, looks)
@@ -143,10 +147,10 @@ class Canvas:
         folds = np.array([material.folds for material in self._materials], np.float32)[looks]
         wrinkles = swatch("folds", self.size_hw, scale=max(depth, 1.0) / 5, angle=0.5 + light_xy[0])
         bump = cv2.GaussianBlur(height + folds * wrinkles * np.float32(1 / 255), (3, 3), 0)
-        slope_x = cv2.Sobel(bump, cv2.CV_32F, 1, 0, scale=depth / 8)
-        slope_y = cv2.Sobel(bump, cv2.CV_32F, 0, 1, scale=depth / 8)
+        slope_x = cv2.Sobel(bump, cv2.CV_32F, 1, 0, scale=depth / 10)
+        slope_y = cv2.Sobel(bump, cv2.CV_32F, 0, 1, scale=depth / 10)
         # A slope that rises away from the light faces it.
         lit = slope_x * np.float32(-light_xy[0]) + slope_y * np.float32(-light_xy[1])
-        shade = np.float32(0.72) + np.float32(0.3) * height + np.clip(lit, -0.5, 0.4) * 0.7
+        shade = np.float32(0.79) + np.float32(0.24) * height + np.clip(lit, -0.4, 0.35) * 0.6
         shade[pieces == 0] = 1
         return shade

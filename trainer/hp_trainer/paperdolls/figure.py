@@ -34,7 +34,9 @@ class Trunk:
         y = np.interp(level, self.levels, self.centre[:, 1])
         return np.array((x, y)), float(np.interp(level, self.levels, self.half))
 
-    def outline(self, low: float, high: float, *, ease: float = 0.0, straight: float = 0.0) -> Array:
+    def outline(
+        self, low: float, high: float, *, ease: float = 0.0, straight: float = 0.0
+    ) -> Array:
         """The trunk between two levels, widened by `ease` pixels.
 
         `straight` 0 follows the waist, 1 falls straight down from the chest and over the hips.
@@ -62,7 +64,7 @@ def _girths(build: Build) -> tuple[Array, Array, Array]:
     """Half width, half depth and forward offset of the trunk at `_LEVELS`, in heights."""
     g, hips, waist, chest = build.girth, build.hip + 0.04 * build.girth, build.waist, build.shoulder
     half = (0.015, 0.06 * g, hips, 0.96 * hips, waist, 0.84 * chest, 0.93 * chest, chest + 0.004,
-            0.88 * chest, 0.036, 0.026)  # fmt: skip
+            0.76 * chest, 0.036, 0.026)  # fmt: skip
     deep = (0.03, 0.06, 0.07, 0.068, 0.058, 0.062, 0.066, 0.055, 0.045, 0.032, 0.026)
     shift = (0.0, -0.006, -0.01, -0.004, 0.002, 0.008, 0.01, 0.004, 0.0, 0.0, 0.0)
     bust = build.bust * np.interp(_LEVELS, (0.45, 0.68, 0.75, 0.92), (0, 1, 1, 0))

@@ -40,8 +40,8 @@ def measure_head(figure: Figure) -> Head:
     skeleton = figure.skeleton
     view = skeleton.head_view
     tall = 0.53 * skeleton.build.head * skeleton.unit
-    turn = float(np.hypot(view[0, 2], 0.0))
-    wide = tall * float(np.hypot(0.74 * (1 - turn**2) ** 0.5, 0.86 * turn))
+    turn = min(float(view[0, 2] ** 2), 1.0)
+    wide = tall * (0.74**2 * (1.0 - turn) + 0.86**2 * turn) ** 0.5
     down = unit_vector(-view[:2, 1])
     axes = np.stack([np.array((down[1], -down[0])), down], axis=1)
     return Head(skeleton.at("skull"), (wide, tall), axes, view)
@@ -100,7 +100,10 @@ def _draw_features(figure: Figure, head: Head) -> None:
         parts = (
             (ellipse(eye, 0.13 * ry * squeeze, 0.065 * ry, head.axes), _WHITE),
             (ellipse(eye, 0.065 * ry, 0.065 * ry), _DARK),
-            (ellipse(head.spot(0.38 * sign, 0.2)[0], 0.17 * ry * squeeze, 0.035 * ry, head.axes), brow),
+            (
+                ellipse(head.spot(0.38 * sign, 0.2)[0], 0.17 * ry * squeeze, 0.035 * ry, head.axes),
+                brow,
+            ),
         )
         for outline, material in parts:
             figure.fill(outline, "face", "skin", material, "face")
@@ -156,7 +159,9 @@ def _draw_hair(figure: Figure, head: Head) -> None:
     outfit = figure.outfit
     if outfit.hair_style == "bald":
         return
-    swell, rim = {"short": (1.07, -0.02), "curly": (1.3, -0.08)}.get(outfit.hair_style, (1.1, -0.12))
+    swell, rim = {"short": (1.07, -0.02), "curly": (1.3, -0.08)}.get(
+        outfit.hair_style, (1.1, -0.12)
+    )
     # The hairline is a circle on the skull; tilting it back uncovers the forehead.
     _stamp_cap(figure, head, "hair", outfit.hair, (_tilted(46), rim, swell))
     if outfit.hair_style == "bun":

@@ -8,20 +8,22 @@ from hp_trainer.paperdolls.body import SIDES, Array
 from hp_trainer.paperdolls.figure import Figure
 from hp_trainer.paperdolls.outfit import Worn
 from hp_trainer.paperdolls.patterns import shaded
-from hp_trainer.paperdolls.shapes import capsule, hull
+from hp_trainer.paperdolls.shapes import around, capsule, hull
 
 # Half widths along each bone, in standing heights.
-_UPPER_ARM = np.array((0.034, 0.037, 0.036, 0.033, 0.030, 0.028, 0.027))
+_UPPER_ARM = np.array((0.030, 0.035, 0.036, 0.033, 0.030, 0.028, 0.027))
 _FOREARM = np.array((0.027, 0.031, 0.031, 0.028, 0.024, 0.020, 0.0175))
 _THIGH = np.array((0.060, 0.062, 0.059, 0.054, 0.048, 0.042, 0.038))
 _SHIN = np.array((0.037, 0.040, 0.044, 0.042, 0.034, 0.027, 0.023))
+_QUARTERS = np.linspace(0.0, 1.0, 5)
 _KNOTS = np.linspace(0.0, 1.0, 7)
+_HEM = 0.25
 _TROUSERS = {"pants", "jeans", "leggings", "shorts", "romper"}
 
 
 def _span(profile: Array, start: float, end: float) -> Array:
     """(5,) half widths between two shares of a bone."""
-    return np.interp(np.linspace(start, end, 5), _KNOTS, profile)
+    return np.interp(start + (end - start) * _QUARTERS, _KNOTS, profile)
 
 
 def _bone(figure: Figure, a: str, b: str, start: float, end: float) -> tuple[Array, Array]:
@@ -52,7 +54,7 @@ def _draw_upper_arm(figure: Figure, side: str, inner: Worn | None) -> None:
             continue
         end = min(worn.sleeve, 1.0)
         a, b = _bone(figure, f"shoulder{side}", f"elbow{side}", 0, end)
-        ease = 0.003 + extra + np.linspace(0.0, 0.012, 5) * worn.fit
+        ease = 0.003 + extra + 0.012 * _QUARTERS * worn.fit
         radii = (_span(_UPPER_ARM, 0, end) * girth + ease) * unit
         cap = 1.0 if end >= 1 else 0.25
         cloth = capsule(a, b, radii, caps=(1.0, cap))
@@ -70,7 +72,7 @@ def _draw_forearm(figure: Figure, side: str, inner: Worn | None) -> None:
             continue
         end = min(worn.sleeve - 1.0, 1.0)
         a, b = _bone(figure, f"elbow{side}", f"wrist{side}", 0, end)
-        ease = 0.003 + extra + np.linspace(0.012, 0.006, 5) * worn.fit
+        ease = 0.003 + extra + (0.012 - 0.006 * _QUARTERS) * worn.fit
         radii = (_span(_FOREARM, 0, end) * girth + ease) * unit
         cloth = capsule(a, b, radii, caps=(1.0, 0.3))
         figure.fill(cloth, atom, worn.garment, worn.material, f"{layer} {worn.garment}")
@@ -80,7 +82,9 @@ def _draw_hand(figure: Figure, side: str) -> None:
     unit, skeleton, gloves = figure.unit, figure.skeleton, figure.outfit.gloves
     wrist, tips = skeleton.at(f"wrist{side}"), skeleton.at(f"fingers{side}")
     size = unit * (1.0 if gloves is None else 1.18)
-    palm = capsule(wrist, wrist + 0.9 * (tips - wrist), size * np.array((0.018, 0.024, 0.023, 0.014)))
+    palm = capsule(
+        wrist, wrist + 0.9 * (tips - wrist), size * np.array((0.018, 0.024, 0.023, 0.014))
+    )
     thumb_root = wrist + 0.2 * (tips - wrist)
     thumb = capsule(thumb_root, skeleton.at(f"thumb{side}"), size * np.array((0.011, 0.008)))
     atom, layer = f"hand{side}", f"hand{side}"
@@ -136,7 +140,7 @@ def _draw_thigh(figure: Figure, side: str) -> None:
         return
     end = min(worn.length, 1.0)
     a, b = _bone(figure, f"hip{side}", f"knee{side}", 0, end)
-    ease = 0.003 + np.linspace(0.004, 0.02 if end < 1 else 0.012, 5) * worn.fit
+    ease = 0.003 + (0.004 + (0.016 if end < 1 else 0.008) * _QUARTERS) * worn.fit
     cloth = capsule(a, b, (_span(_THIGH, 0, end) * girth + ease) * unit, caps=(1, min(end**4, 1)))
     figure.fill(cloth, atom, worn.garment, worn.material, f"{layer} cloth")
 
@@ -155,8 +159,10 @@ def _draw_shin(figure: Figure, side: str) -> None:
     if worn is not None and worn.length > 1.0:
         end = min(worn.length - 1.0, 1.0)
         a, b = _bone(figure, f"knee{side}", f"ankle{side}", 0, end)
-        straight = np.linspace(0.04, 0.034, 5) * worn.fit * 1.4
-        radii = (np.maximum(_span(_SHIN, 0, end) * girth, straight) + 0.003 + 0.01 * worn.fit) * unit
+        straight = (0.056 - 0.008 * _QUARTERS) * worn.fit
+        radii = (
+            np.maximum(_span(_SHIN, 0, end) * girth, straight) + 0.003 + 0.01 * worn.fit
+        ) * unit
         cloth = capsule(a, b, radii, caps=(1.0, 0.25))
         figure.fill(cloth, atom, worn.garment, worn.material, f"{layer} cloth")
 
@@ -166,7 +172,9 @@ def _draw_foot(figure: Figure, side: str) -> None:
     ankle, heel, toe = (skeleton.at(f"{joint}{side}") for joint in ("ankle", "heel", "toe"))
     ball = heel + 0.68 * (toe - heel)
     atom, layer, shoes = f"foot{side}", f"foot{side}", outfit.shoes
-    bare = hull((ankle, 0.021 * unit), (heel, 0.017 * unit), (ball, 0.022 * unit), (toe, 0.014 * unit))
+    bare = hull(
+        (ankle, 0.021 * unit), (heel, 0.017 * unit), (ball, 0.022 * unit), (toe, 0.014 * unit)
+    )
     if shoes is None or shoes.garment in {"heels", "flats", "sandals"}:
         if outfit.socks is None:
             figure.skin(bare, atom, layer)
@@ -175,7 +183,9 @@ def _draw_foot(figure: Figure, side: str) -> None:
     if shoes is None:
         return
     down = np.array((0.0, 0.010 * unit))
-    low = hull((heel + down, 0.014 * unit), (ball + down, 0.02 * unit), (toe + down / 2, 0.015 * unit))
+    low = hull(
+        (heel + down, 0.014 * unit), (ball + down, 0.02 * unit), (toe + down / 2, 0.015 * unit)
+    )
     if shoes.garment in {"heels", "flats", "sandals"}:
         figure.fill(low, atom, shoes.garment, shoes.material, f"{layer} shoe")
     else:
@@ -203,20 +213,23 @@ def draw_skirt(figure: Figure, worn: Worn) -> None:
     unit, girth = figure.unit, figure.skeleton.build.girth
     flare = 0.05 * worn.fit
     thigh = min(worn.length, 1.0)
-    discs = []
+    tops, hems = [], []
     for side in SIDES:
-        discs.append((_bone(figure, f"hip{side}", f"knee{side}", 0, 0.05)[1], 0.058 * girth * unit))
-        hem = _bone(figure, f"hip{side}", f"knee{side}", 0, thigh)[1]
-        discs.append((hem, (0.05 * girth + flare * thigh) * unit))
+        top, hem = _bone(figure, f"hip{side}", f"knee{side}", 0.05, thigh)
+        tops.append((top, 0.058 * girth * unit))
+        hems.append((hem, (0.05 * girth + flare * thigh) * unit))
     if worn.length > 1.05:
         _draw_long_hem(figure, worn, flare)
-    figure.fill(hull(*discs), "ulegL", worn.garment, worn.material, "skirt")
+    cloth = np.concatenate([hull(*tops), hull(*hems, hem=_HEM)])
+    figure.fill(around(cloth), "ulegL", worn.garment, worn.material, "skirt")
 
 
 def _draw_long_hem(figure: Figure, worn: Worn, flare: float) -> None:
     unit = figure.unit
-    discs = []
+    knees, hems = [], []
     for side in SIDES:
         knee, hem = _bone(figure, f"knee{side}", f"ankle{side}", 0, min(worn.length - 1.0, 0.95))
-        discs += [(knee, (0.045 + flare) * unit), (hem, (0.035 + flare * worn.length) * unit)]
-    figure.fill(hull(*discs), "llegL", worn.garment, worn.material, "skirt")
+        knees.append((knee, (0.045 + flare) * unit))
+        hems.append((hem, (0.035 + flare * worn.length) * unit))
+    cloth = np.concatenate([hull(*knees), hull(*hems, hem=_HEM)])
+    figure.fill(around(cloth), "llegL", worn.garment, worn.material, "skirt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,9 +19,12 @@ _ODDS = (46, 9, 4, 7, 3, 4, 5, 2, 9, 5, 4, 4)
 Colour = tuple[float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """How a surface looks: `colour` and, where the pattern is on, `second` (RGB 0..255)."""
+    """How a surface looks: `colour` and, where the pattern is on, `second` (RGB 0..255).
+
+    Materials are told apart by identity, which makes them cheap to look up.
+    """
 
     colour: Colour
     second: Colour = (0.0, 0.0, 0.0)
@@ -70,22 +74,33 @@ def tiles() -> dict[str, Array]:
 
 
 def swatch(name: str, size_hw: tuple[int, int], *, scale: float, angle: float) -> Array:
-    """(h, w) uint8 cut from the endless pattern `name`; `scale` pixels per tile pixel."""
+    """(h, w) uint8 cut from the endless pattern `name`.
+
+    `scale` is pixels per tile pixel; it and `angle` (radians) are rounded to a few steps, so that
+    the cuts can be kept.
+    """
     h, w = size_hw
+    side = 256 * -(-max(h, w) // 256)
+    steps = round(3 * float(np.log2(max(scale, 1e-3)))), round(angle * 12 / np.pi) % 24
+    return _cut(name, side, steps)[:h, :w]
+
+
+@lru_cache(maxsize=512)
+def _cut(name: str, side: int, steps: tuple[int, int]) -> Array:
+    """(side, side) of a pattern scaled by 2**(steps[0]/3) and turned by steps[1] * 15 degrees."""
+    scale, angle = 2.0 ** (steps[0] / 3), steps[1] * np.pi / 12
     c, s = np.cos(angle) / scale, np.sin(angle) / scale
     inverse = np.array([[c, s, 37.0 * angle], [-s, c, 53.0 * scale]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(tiles()[name], inverse, (w, h), flags=flags, borderMode=cv2.BORDER_WRAP)
+    return cv2.warpAffine(
+        tiles()[name], inverse, (side, side), flags=flags, borderMode=cv2.BORDER_WRAP
+    )
 
 
 def hsv_colour(hue: float, saturation: float, value: float) -> Colour:
     """RGB 0..255 of hue, saturation and value in 0..1."""
-    sector = (hue % 1.0) * 6.0
-    chroma = value * saturation
-    ramp = np.abs(sector - np.array((3.0, 2.0, 4.0))) * (1, -1, -1) + (-1, 2, 2)
-    base = np.clip(ramp, 0, 1)
-    red, green, blue = 255.0 * (base * chroma + value - chroma)
-    return float(red), float(green), float(blue)
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return 255.0 * red, 255.0 * green, 255.0 * blue
 
 
 def draw_colour(rng: np.random.Generator) -> Colour:

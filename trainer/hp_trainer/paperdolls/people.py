@@ -43,9 +43,7 @@ class Person:
         return (self.skeleton.at("ankleL") + self.skeleton.at("ankleR")) / 2
 
 
-def draw_people(
-    rng: np.random.Generator, size_hw: tuple[int, int], count: int
-) -> list[Person]:
+def draw_people(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> list[Person]:
     """`count` people, those further away first."""
     people = [_draw_person(rng, size_hw, count, slot) for slot in rng.permutation(count)]
     return sorted(people, key=lambda person: person.feet[1])

@@ -11,14 +11,12 @@ from hp_trainer.paperdolls.patterns import Colour, Material, draw_colour, draw_m
 from hp_trainer.paperdolls.shapes import capsule, ellipse
 
 
-def draw_backdrop(
-    rng: np.random.Generator, size_hw: tuple[int, int], photo: Array | None
-) -> Array:
+def draw_backdrop(rng: np.random.Generator, size_hw: tuple[int, int], photo: Array | None) -> Array:
     """(h, w, 3) uint8: a random cut of `photo` (H, W, 3), or a made-up cluttered place."""
     if photo is not None:
         return _cut_photo(rng, size_hw, photo)
     painters = (_paint_room, _paint_street, _paint_haze, _paint_studio)
-    image = pick(rng, painters, (4, 4, 3, 2))(rng, size_hw)
+    image = pick(rng, painters, (5, 5, 2, 2))(rng, size_hw)
     for _ in range(int(rng.integers(0, 14))):
         _paint_thing(rng, image)
     if rng.random() < 0.5:
@@ -58,7 +56,10 @@ def _paint_studio(rng: np.random.Generator, size_hw: tuple[int, int]) -> Array:
 def _paint_haze(rng: np.random.Generator, size_hw: tuple[int, int]) -> Array:
     far = _haze(rng, size_hw, int(rng.integers(2, 7)))
     near = _haze(rng, size_hw, int(rng.integers(10, 60)))
-    return cv2.addWeighted(far, 0.65, near, 0.35, 0)
+    image = cv2.addWeighted(far, 0.8, near, 0.2, 0)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    vivid = float(rng.uniform(0.05, 0.8))
+    return cv2.addWeighted(image, vivid, grey, 1 - vivid, 0)
 
 
 def _paint_room(rng: np.random.Generator, size_hw: tuple[int, int]) -> Array:
@@ -99,7 +100,9 @@ def _cover(rng: np.random.Generator, region: Array, *, strength: float) -> None:
     """Lay a random pattern over `region` (h, w, 3), in place."""
     if region.size == 0:
         return
-    name = pick(rng, ("grain", "blotches", "check", "stripes", "plaid", "floral"), (3, 3, 2, 2, 1, 2))
+    name = pick(
+        rng, ("grain", "blotches", "check", "stripes", "plaid", "floral"), (3, 3, 2, 2, 1, 2)
+    )
     weave = swatch(
         name, region.shape[:2], scale=float(rng.uniform(0.4, 3)), angle=float(rng.uniform(0, 3))
     )

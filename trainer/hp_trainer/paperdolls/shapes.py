@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -9,13 +11,14 @@ from hp_trainer.paperdolls.body import Array
 
 _CAP = np.linspace(0.0, np.pi, 7)[1:-1]
 _CAP_SIN, _CAP_COS = np.sin(_CAP), np.cos(_CAP)
+_STEPS = [np.linspace(0.0, 1.0, count) for count in range(12)]
 _TURN = np.linspace(0.0, 2 * np.pi, 18, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 
 
 def unit_vector(vector: Array) -> Array:
     """`vector` with length one; straight down where it has none."""
-    length = float(np.hypot(vector[0], vector[1]))
+    length = math.hypot(vector[0], vector[1])
     return vector / length if length > 1e-6 else np.array((0.0, 1.0))
 
 
@@ -24,13 +27,18 @@ def capsule(a: Array, b: Array, radii: Array, *, caps: tuple[float, float] = (1.
     along_axis = unit_vector(b - a)
     across_axis = np.array((-along_axis[1], along_axis[0]))
     length = float((b - a) @ along_axis)
-    steps = np.linspace(0.0, length, len(radii))
+    steps = _STEPS[len(radii)] * length
     first, last = radii[0], radii[-1]
-    along = np.concatenate(
-        [steps, length + caps[1] * last * _CAP_SIN, steps[::-1], -caps[0] * first * _CAP_SIN]
+    outline = np.concatenate(
+        [
+            (steps, radii),
+            (length + caps[1] * last * _CAP_SIN, last * _CAP_COS),
+            (steps[::-1], -radii[::-1]),
+            (-caps[0] * first * _CAP_SIN, -first * _CAP_COS),
+        ],
+        axis=1,
     )
-    across = np.concatenate([radii, last * _CAP_COS, -radii[::-1], -first * _CAP_COS])
-    return a + along[:, None] * along_axis + across[:, None] * across_axis
+    return a + outline.T @ np.array((along_axis, across_axis))
 
 
 def ellipse(centre: Array, radius_x: float, radius_y: float, axes: Array | None = None) -> Array:
@@ -47,9 +55,14 @@ def egg(centre: Array, radius_x: float, radius_y: float, axes: Array) -> Array:
     return centre + outline @ axes.T
 
 
-def hull(*discs: tuple[Array, float]) -> Array:
-    """The band stretched around discs (centre, radius)."""
-    points = np.concatenate([centre + _CIRCLE * radius for centre, radius in discs])
+def hull(*discs: tuple[Array, float], hem: float = 1.0) -> Array:
+    """The band stretched around discs (centre, radius), flattened vertically by `hem` below 1."""
+    points = np.concatenate([centre + _CIRCLE * (radius, hem * radius) for centre, radius in discs])
+    return around(points)
+
+
+def around(points: Array) -> Array:
+    """The convex outline of `points` (N, 2)."""
     return cv2.convexHull(points.astype(np.float32))[:, 0, :]
 
 

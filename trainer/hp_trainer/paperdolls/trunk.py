@@ -232,7 +232,9 @@ def draw_bag(figure: Figure) -> None:
         return
     sign = 1.0 if bag.length < 0.5 else -1.0
     cross = -sign if bag.style == "crossbody" else sign
-    _draw_strap(figure, bag, ((0.97, 0.06 * cross), (0.5, 0.04 * sign), (0.05, 0.1 * sign)), width=0.011)
+    _draw_strap(
+        figure, bag, ((0.97, 0.06 * cross), (0.5, 0.04 * sign), (0.05, 0.1 * sign)), width=0.011
+    )
     hip = figure.skeleton.at("hipL" if sign > 0 else "hipR")
     centre = hip + 0.055 * unit_sign(figure, sign) * figure.unit
     figure.fill(
@@ -265,7 +267,9 @@ def draw_handbag(figure: Figure, side: str) -> None:
     unit = figure.unit
     grip = 0.4 * figure.skeleton.at(f"wrist{side}") + 0.6 * figure.skeleton.at(f"fingers{side}")
     centre = grip + (0.0, 0.125 * unit)
-    handle = np.array((centre + (-0.04 * unit, -0.05 * unit), grip, centre + (0.04 * unit, -0.05 * unit)))
+    handle = np.array(
+        (centre + (-0.04 * unit, -0.05 * unit), grip, centre + (0.04 * unit, -0.05 * unit))
+    )
     figure.stroke(handle, ("held", "bag"), shaded(bag.material, 0.7), "strap", width=0.009)
     body = box(centre, 0.07 * unit, 0.055 * unit, np.eye(2), taper=1.15)
     figure.fill(body, "held", "bag", bag.material, "bag")

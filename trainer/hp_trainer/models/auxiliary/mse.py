@@ -54,7 +54,7 @@ class MSE(nn.Module):
         )
 
     def forward(self, semantics: Sequence[Tensor]) -> list[Tensor]:
-        states = [self.x0]
+        states: list[Tensor] = [self.x0]
         for scale, s in enumerate(semantics):
             states.append(self.propagate(states[-1].expand_as(s), s, scale))
         return states

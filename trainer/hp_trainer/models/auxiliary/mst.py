@@ -103,5 +103,3 @@ def symmetric_scr(x_a: Tensor, x_b: Tensor, mapped: tuple[Tensor, Tensor]) -> Te
     if a_to_b.ndim == 4:
         x_a, x_b = x_a[:, None], x_b[None]
     return scr(x_b.expand_as(a_to_b), a_to_b) + scr(x_a.expand_as(b_to_a), b_to_a)
-
-

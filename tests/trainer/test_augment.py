@@ -1,0 +1,93 @@
+"""One warp for image and labels: what moves together stays together."""
+
+import numpy as np
+import pytest
+
+from hp_sdk.domains import load_domain
+from hp_trainer.augment import AugmentConfig, augment
+
+DOMAINS = {name: load_domain(name) for name in ("cihp", "pascal")}
+
+
+def coloured(labels: np.ndarray) -> np.ndarray:
+    """An image whose grey level tells the label: 10 · id."""
+    return np.repeat((labels * 10)[..., None], 3, 2).astype(np.uint8)
+
+
+def blocks(rng: np.random.Generator, size=(60, 80)) -> np.ndarray:
+    coarse = rng.integers(0, 20, (size[0] // 20, size[1] // 20)).astype(np.uint8)
+    return np.kron(coarse, np.ones((20, 20), np.uint8))
+
+
+def test_without_scale_and_flip_a_large_crop_keeps_every_pixel():
+    rng = np.random.default_rng(0)
+    labels = blocks(rng)
+    config = AugmentConfig(crop_hw=(100, 120), scale=(1.0, 1.0), flip=0.0)
+    image, maps = augment((coloured(labels), {"cihp": labels}), DOMAINS, config, rng)
+    valid = maps["cihp"] != 255
+    assert valid.sum() == labels.size
+    assert np.array_equal(maps["cihp"][valid], labels.ravel())
+    assert np.array_equal(image[valid][:, 0], labels.ravel() * 10)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_image_and_labels_stay_registered_under_scale_rotation_and_crop(seed: int):
+    rng = np.random.default_rng(seed)
+    labels = blocks(rng, (120, 160))
+    config = AugmentConfig(crop_hw=(96, 96), scale=(0.6, 1.6), rotate_deg=20, flip=0.0)
+    image, maps = augment((coloured(labels), {"cihp": labels}), DOMAINS, config, rng)
+    valid = maps["cihp"] != 255
+    close = np.abs(image[..., 0].astype(int) - 10 * maps["cihp"].astype(int)) <= 5
+    assert close[valid].mean() > 0.75  # block borders are blurred, interiors must agree
+
+
+def test_a_flip_swaps_left_and_right():
+    labels = np.zeros((32, 32), np.uint8)
+    labels[:, :8] = 14  # left arm on the left side of the picture
+    config = AugmentConfig(crop_hw=(32, 32), scale=(1.0, 1.0), flip=1.0)
+    _, maps = augment(
+        (coloured(labels), {"cihp": labels}), DOMAINS, config, np.random.default_rng(0)
+    )
+    assert (maps["cihp"][:, -8:] == 15).all()
+    assert not (maps["cihp"] == 14).any()
+
+
+def test_all_domains_of_a_photo_get_the_same_view():
+    rng = np.random.default_rng(3)
+    labels = blocks(rng, (60, 60)) % 7
+    config = AugmentConfig(crop_hw=(48, 48), scale=(0.7, 1.3), rotate_deg=10)
+    _, maps = augment((coloured(labels), {"pascal": labels, "cihp": labels}), DOMAINS, config, rng)
+    assert np.array_equal(maps["pascal"], np.where(maps["cihp"] == 255, 255, maps["cihp"]))
+
+
+def test_the_same_random_state_gives_the_same_view():
+    labels = blocks(np.random.default_rng(1))
+    config = AugmentConfig(crop_hw=(40, 40), colour=1.0, cutout=1.0, blur=1.0, grey=0.5)
+    views = [
+        augment((coloured(labels), {"cihp": labels}), DOMAINS, config, np.random.default_rng(9))
+        for _ in range(2)
+    ]
+    assert np.array_equal(views[0][0], views[1][0])
+    assert np.array_equal(views[0][1]["cihp"], views[1][1]["cihp"])
+
+
+def test_colour_changes_leave_the_labels_alone():
+    labels = blocks(np.random.default_rng(1), (40, 40))
+    plain = AugmentConfig(crop_hw=(40, 40), scale=(1.0, 1.0), flip=0.0)
+    loud = AugmentConfig(crop_hw=(40, 40), scale=(1.0, 1.0), flip=0.0, colour=1.0, cutout=1.0)
+    quiet, changed = (
+        augment((coloured(labels), {"cihp": labels}), DOMAINS, c, np.random.default_rng(2))
+        for c in (plain, loud)
+    )
+    assert np.array_equal(quiet[1]["cihp"], changed[1]["cihp"])
+    assert not np.array_equal(quiet[0], changed[0])
+
+
+def test_a_photo_smaller_than_the_crop_is_padded_with_ignored_pixels():
+    labels = np.full((10, 10), 5, np.uint8)
+    config = AugmentConfig(crop_hw=(32, 32), scale=(1.0, 1.0))
+    image, maps = augment(
+        (coloured(labels), {"cihp": labels}), DOMAINS, config, np.random.default_rng(0)
+    )
+    assert (maps["cihp"] == 5).sum() == 100
+    assert (image[maps["cihp"] == 255] == 0).all()

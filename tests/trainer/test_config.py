@@ -1,0 +1,63 @@
+"""Configurations: parsed strictly, overridden by path, wrong ones refused by key."""
+
+from pathlib import Path
+
+import pytest
+
+from hp_sdk.errors import ConfigError
+from hp_trainer.cli.train import shipped_configs
+from hp_trainer.config import load_config, parse_config
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_configuration_loads(name: str):
+    config = load_config(shipped_configs()[name])
+    assert config.data.sets
+    assert config.train.steps > 0
+
+
+def test_overrides_replace_values_by_path(tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text('domains = ["cihp"]\n[train]\nsteps = 5\n', "utf-8")
+    config = load_config(path, ["train.steps=7", "train.amp=bf16", "model.width=64"])
+    assert (config.train.steps, config.train.amp, config.model.width) == (7, "bf16", 64)
+
+
+def test_a_preset_is_the_base_of_the_model_settings():
+    config = parse_config({"domains": ["atr"], "preset": "sst-tiny", "model": {"width": 64}})
+    assert config.model.backbone == "tiny"
+    assert config.model.width == 64
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"domains": ["cihp"], "train": {"stepz": 1}}, ["train.stepz", "steps"]),
+        ({"domains": ["cihp"], "train": {"steps": "many"}}, ["train.steps", "whole number"]),
+        ({"domains": ["cihp"], "train": {"steps": True}}, ["train.steps", "whole number"]),
+        ({"domains": ["cihp"], "data": {"augment": {"crop_hw": [1]}}}, ["crop_hw", "2 values"]),
+        ({"domains": ["cihp"], "preset": "sst-giant"}, ["sst-giant", "sst-compact"]),
+        ({"domains": ["cihp"], "model": {"backbone": "vgg"}}, ["vgg", "resnet50"]),
+        ({"domains": ["cihp"], "model": {"encoder_strides": [8]}}, ["encoder_strides"]),
+        ({"domains": ["cihp"], "train": 3}, ["train", "table"]),
+        ({}, ["domains"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(values: dict, names: list[str]):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values)
+    assert all(name in str(caught.value) for name in names)
+
+
+def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path):
+    path = tmp_path / "broken.toml"
+    path.write_text("domains = [", "utf-8")
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        load_config(path)
+
+
+def test_an_override_without_a_value_is_refused(tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text('domains = ["cihp"]\n', "utf-8")
+    with pytest.raises(ConfigError, match="key=value"):
+        load_config(path, ["train.steps"])

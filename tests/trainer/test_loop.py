@@ -1,0 +1,146 @@
+"""The loop learns, saves, resumes exactly and starts from other checkpoints."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hp_sdk.errors import ConfigError
+from hp_trainer.augment import AugmentConfig
+from hp_trainer.checkpoint import read_checkpoint
+from hp_trainer.config import Config, EvalConfig, TrainConfig
+from hp_trainer.data import DataConfig, SetConfig
+from hp_trainer.loop import build_optimiser, learning_rate, start_run, train
+from hp_trainer.models.sst import PRESETS
+from hp_trainer.paperdolls import write_dataset
+from hp_trainer.training_model import AuxConfig
+
+
+def config(steps: int = 4, **train: object) -> Config:
+    return Config(
+        domains=("pascal", "atr"),
+        preset="sst-tiny",
+        model=replace(PRESETS["sst-tiny"], drop_path=0.1),
+        aux=AuxConfig(alpha=1.0, beta=0.1, lam=0.1, loss_stride=2),
+        data=DataConfig(
+            (SetConfig(dolls=8, size_hw=(64, 64)),),
+            AugmentConfig(crop_hw=(64, 64), scale=(0.9, 1.1)),
+            batch=2,
+            workers=0,
+        ),
+        train=TrainConfig(
+            steps=steps,
+            **{
+                "lr": 2e-3,
+                "backbone_lr": 1.0,
+                "clip": 5.0,
+                "save_every": 2,
+                "log_every": 2,
+                "input_hw": (64, 64),
+                **train,
+            },  # type: ignore[arg-type]
+        ),
+    )
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    checkpoint = read_checkpoint(path)
+    return {**checkpoint.model, **{f"aux.{k}": v for k, v in (checkpoint.aux or {}).items()}}
+
+
+def logged(folder: Path) -> list[list[str]]:
+    return list(csv.reader((folder / "metrics.csv").read_text("utf-8").splitlines()))
+
+
+def test_a_resumed_run_equals_the_run_that_never_stopped(tmp_path: Path):
+    full = config(steps=4, ema=0.9, decay_at=9.0)
+    straight = weights(train(full, tmp_path / "straight"))
+    half = replace(full, train=replace(full.train, steps=2))
+    stopped = train(half, tmp_path / "stopped")
+    resumed = weights(train(full, tmp_path / "stopped", resume=stopped))
+    assert straight.keys() == resumed.keys()
+    for name, value in straight.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_a_run_folder_holds_configuration_metrics_and_checkpoint(tmp_path: Path):
+    train(config(), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text("utf-8"))["train"]["steps"] == 4
+    names = {name for _, name, _ in logged(tmp_path)}
+    assert {"total", "seg.atr", "aux.pascal", "img.pascal__atr", "step_ms"} <= names
+    assert read_checkpoint(tmp_path / "last.pt").train["step"] == 4
+
+
+def test_a_run_can_start_from_a_checkpoint_with_fewer_domains(tmp_path: Path):
+    first = replace(config(steps=1), domains=("pascal",))
+    path = train(first, tmp_path / "one")
+    second = config(steps=1, init=str(path))
+    run = start_run(second, tmp_path / "two", None)
+    old = read_checkpoint(path).model
+    new = run.model.net.state_dict()
+    assert all(torch.equal(new[name], value) for name, value in old.items())
+    assert "heads.atr.weight" in new
+
+
+def test_starting_from_another_network_is_refused(tmp_path: Path):
+    path = train(config(steps=1), tmp_path)
+    other = config(steps=1, init=str(path))
+    other = replace(other, model=replace(other.model, width=64))
+    with pytest.raises(ConfigError, match="another network"):
+        start_run(other, tmp_path / "two", None)
+
+
+def test_averaged_weights_ship_and_raw_ones_go_on(tmp_path: Path):
+    path = train(config(steps=3, ema=0.99), tmp_path)
+    checkpoint = read_checkpoint(path)
+    raw = checkpoint.train["raw"]
+    assert not torch.equal(raw["heads.atr.weight"], checkpoint.model["heads.atr.weight"])
+    norm = "backbone.bn1.running_mean"
+    assert torch.equal(raw[norm], checkpoint.model[norm])
+
+
+def test_validation_scores_are_written(tmp_path: Path):
+    write_dataset(tmp_path / "val", count=2, seed=3, size_hw=(64, 64), split="val")
+    entry = EvalConfig(str(tmp_path / "val"), "atr", "labels_atr")
+    train(replace(config(steps=1), validate=(entry,)), tmp_path / "run")
+    scores = json.loads((tmp_path / "run" / "validation.jsonl").read_text("utf-8"))
+    assert scores["val.atr"]["images"] == 2
+    assert 0 <= scores["val.atr"]["miou"] <= 1
+
+
+def test_every_parameter_is_optimised_once_and_norms_do_not_decay(tmp_path: Path):
+    run = start_run(config(), tmp_path, None)
+    groups = build_optimiser(run.model, run.config.train).param_groups
+    counted = [id(p) for group in groups for p in group["params"]]
+    assert sorted(counted) == sorted(id(p) for p in run.model.parameters())
+    free = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+    for name, parameter in run.model.named_parameters():
+        if name.endswith(("bias", "x0", "level_embed", "relative_bias")):
+            assert id(parameter) in free, name
+
+
+def test_schedules_warm_up_and_come_down():
+    paper = TrainConfig(steps=150, lr=1e-4, schedule="step", decay_at=125 / 150)
+    assert [learning_rate(paper, s) for s in (0, 124, 125, 149)] == pytest.approx(
+        [1e-4, 1e-4, 1e-5, 1e-5]
+    )
+    cosine = TrainConfig(steps=100, lr=1.0, schedule="cosine", warmup=10)
+    assert learning_rate(cosine, 0) == pytest.approx(0.1)
+    assert learning_rate(cosine, 9) == pytest.approx(1.0)
+    assert learning_rate(cosine, 55) == pytest.approx(0.5)
+    assert learning_rate(cosine, 100) == pytest.approx(0.0)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ConfigError, match="cosine"):
+        learning_rate(TrainConfig(schedule="linear"), 5)
+
+
+def test_training_on_paper_dolls_lowers_the_loss(tmp_path: Path):
+    settings = config(steps=30, schedule="cosine", log_every=5)
+    train(settings, tmp_path)
+    seg = [float(value) for _, name, value in logged(tmp_path) if name == "seg.atr"]
+    assert seg[-1] < 0.75 * seg[0]
