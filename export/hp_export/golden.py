@@ -71,7 +71,8 @@ def read_golden(bundle: Bundle) -> dict[str, Pixels]:
     path = bundle.root / str(bundle.golden["file"])
     wanted = ("image", *(f"labels.{head}" for head in bundle.heads))
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # np.load leaves a damaged file open when it is given a path.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in wanted}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
         raise CorruptArtifact(

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hp_sdk.errors import ConfigError, ExportError
 
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 _SMALL = 256
 """Tensors of fewer elements (biases, norms, shapes) are not worth a cast."""
 
@@ -68,7 +69,7 @@ def _store_weights_in_fp16(model: onnx.ModelProto) -> None:
 def _half(tensor: onnx.TensorProto) -> np.ndarray:
     values = numpy_helper.to_array(tensor)
     largest = float(np.abs(values).max(initial=0.0))
-    if not largest <= np.finfo(np.float16).max:
+    if not largest <= _LARGEST_HALF:  # also true of NaN
         raise ExportError(
             f"weight {tensor.name!r} reaches {largest:g}, more than float16 can hold; "
             "export with --precision fp32"

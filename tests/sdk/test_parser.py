@@ -156,8 +156,10 @@ def test_tta_can_be_switched_off_for_one_photo(bundle, backend):
         parser.predict(picture_of(person())),
     )
 
-    assert plain.receipt and plain.receipt.tta == "none"
-    assert flipped.receipt and flipped.receipt.tta != "none"
+    assert plain.receipt
+    assert plain.receipt.tta == "none"
+    assert flipped.receipt
+    assert flipped.receipt.tta != "none"
 
 
 def test_several_domains_come_from_one_pass(parser, backend):
@@ -363,7 +365,8 @@ def test_a_real_network_runs_behind_the_parser(tmp_path):
 
     assert [(r.labels == person()).mean() > 0.95 for r in results] == [True] * 5
     receipt = results[0].receipt
-    assert receipt and receipt.provider == "CPUExecutionProvider"
+    assert receipt
+    assert receipt.provider == "CPUExecutionProvider"
 
     (bundle.root / "model.onnx").write_bytes(b"half")
     with pytest.raises(ChecksumMismatch):

@@ -48,6 +48,8 @@ class SetConfig:
     """How often an image of this set is drawn, relative to its share of all images."""
     limit: int = 0
     """Use only the first `limit` images; 0 uses all."""
+    cache_px: int = 0
+    """Keep photographs in memory, shrunk to this longer side; 0 decodes them every time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,37 @@ class PhotoSet:
         if missing:
             first = ", ".join(missing[:10])
             raise DataError(f"{self.root} lacks {len(missing)} listed files, first: {first}")
+
+
+class CachedSet:
+    """Samples of another set, shrunk once and kept in the memory of the worker process."""
+
+    def __init__(self, source: SampleSet, longer_px: int) -> None:
+        self.source, self.longer_px, self.domains = source, longer_px, source.domains
+        self._kept: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        """The shrunk sample; labels by nearest neighbour."""
+        if index not in self._kept:
+            self._kept[index] = shrink(self.source.load(index, rng), self.longer_px)
+        return self._kept[index]
+
+
+def shrink(sample: Sample, longer_px: int) -> Sample:
+    """Image (area average) and labels (nearest) with the longer side at most `longer_px`."""
+    image, labels = sample
+    factor = longer_px / max(image.shape[:2])
+    if factor >= 1:
+        return sample
+    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    small = {
+        name: np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+        for name, label in labels.items()
+    }
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), small
 
 
 class DollSet:
@@ -203,7 +236,8 @@ def open_sets(config: DataConfig, domains: Sequence[str]) -> list[SampleSet]:
         if entry.dolls:
             sets.append(DollSet(entry.dolls, entry.size_hw, domains))
         else:
-            sets.append(PhotoSet(data_folder(entry.root), entry.labels, entry.split, entry.limit))
+            photos = PhotoSet(data_folder(entry.root), entry.labels, entry.split, entry.limit)
+            sets.append(CachedSet(photos, entry.cache_px) if entry.cache_px else photos)
     return sets
 
 
@@ -272,6 +306,7 @@ def open_batches(
         num_workers=config.workers,
         collate_fn=collate,
         worker_init_fn=_single_threaded,
-        generator=torch.Generator(),  # its own, so that opening a loader moves no other random state
+        # its own generator, so that opening a loader moves no other random state
+        generator=torch.Generator(),
         persistent_workers=False,
     )

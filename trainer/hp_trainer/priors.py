@@ -1,7 +1,7 @@
 """What is known about parts before training: who touches whom, and which names mean alike.
 
 `intra_matrix` is the M_intra of Eq. 6, `static_cross` the M_cross^static of Eq. 8. Their numbers
-lie in `tables/`: three published GloVe tables, and for every built-in label the body atoms it covers.
+lie in `tables/`: three published GloVe tables, and the body atoms that every built-in label covers.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from hp_trainer.losses import (
     subsample_labels,
 )
 from hp_trainer.models.auxiliary.msa import MSA, labelled_regions, predicted_regions
-from hp_trainer.models.auxiliary.mse import MSE, associate
+from hp_trainer.models.auxiliary.mse import INTRA_MASKS, MSE, associate
 from hp_trainer.models.auxiliary.mst import MST, symmetric_scr
 from hp_trainer.models.sst import SST
 from hp_trainer.priors import intra_matrix, static_cross
@@ -39,6 +39,15 @@ Labels = Mapping[str, tuple[Tensor, Tensor]]
 
 Pair = tuple[str, str]
 Topology = str | Sequence[Sequence[str]]
+
+
+AUX_CHOICES = {
+    "intra_mask": INTRA_MASKS,
+    "mask_source": ("pred", "gt"),
+    "max_fill": ("neg_inf", "zero"),
+    "dynamic_scale": ("sqrtd", "none"),
+    "static_cross": ("auto", "glove", "atoms", "onehot"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,12 @@ class AuxConfig:
     """Weight of the loss on admissible sets, by which photographs labelled in one domain teach
     the heads of others (0: the paper)."""
 
+    def __post_init__(self) -> None:
+        for key, allowed in AUX_CHOICES.items():
+            if getattr(self, key) not in allowed:
+                given, choices = getattr(self, key), ", ".join(allowed)
+                raise ConfigError(f"aux.{key} is {given!r}; choose one of {choices}")
+
 
 def domain_pairs(domains: Sequence[Domain], topology: Topology) -> tuple[Pair, ...]:
     """Unordered pairs (a, b), the coarser domain first.
@@ -89,6 +104,9 @@ def domain_pairs(domains: Sequence[Domain], topology: Topology) -> tuple[Pair, .
         )
     for name in {name for pair in topology for name in pair} - set(names):
         raise ConfigError(f"aux.topology names {name!r}; the domains are {', '.join(names)}")
+    for pair in topology:
+        if len(set(pair)) != 2:
+            raise ConfigError(f"aux.topology holds {list(pair)!r}; a pair is two different domains")
     return tuple(_ordered(pair, names) for pair in topology)
 
 

@@ -137,13 +137,13 @@ class DeformableAttention(nn.Module):
         n, count, _ = query.shape
         value = self.value_proj(tokens).reshape(n, count, self.heads, -1)
         offsets = self.sampling_offsets(query)
-        offsets = offsets.reshape(n, count, self.heads, self.levels, self.points, 2).float()
+        offsets = offsets.reshape(n, count, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).reshape(n, count, self.heads, -1)
-        weights = weights.float().softmax(-1).reshape(offsets.shape[:-1])
-        extent = torch.tensor([(w, h) for h, w in shapes], device=query.device).float()
+        weights = weights.softmax(-1).reshape(offsets.shape[:-1])
+        extent = torch.tensor([(w, h) for h, w in shapes], device=query.device, dtype=query.dtype)
         locations = reference[None, :, None, None, None] + offsets / extent[:, None]
-        out = deformable_sampling(value.float(), shapes, locations, weights, core=self.core)
-        return self.output_proj(out.to(query.dtype))
+        out = deformable_sampling(value, shapes, locations, weights, core=self.core)
+        return self.output_proj(out)
 
 
 class EncoderLayer(nn.Module):
@@ -196,6 +196,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        # sampling positions lose whole pixels in half precision (spec §2.3)
+        with torch.autocast(features[0].device.type, enabled=False):
+            return self._encode([feature.float() for feature in features])
+
+    def _encode(self, features: Sequence[Tensor]) -> list[Tensor]:
         maps = [project(x) for project, x in zip(self.input_proj, features, strict=True)]
         shapes = [(int(x.shape[2]), int(x.shape[3])) for x in maps]
         tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)  # (N, S, D)

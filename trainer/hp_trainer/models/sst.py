@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError, UnknownHead
 from hp_trainer.models.backbone import BACKBONES, build_backbone
+from hp_trainer.models.backbone import NORMS as BACKBONE_NORMS
 from hp_trainer.models.decoder import Decoder, DecoderStage, SwinStage
 from hp_trainer.models.encoder import CORES, Encoder, EncoderShape
 
@@ -34,6 +35,10 @@ STRIDES: tuple[int, ...] = (4, 8, 16, 32)
 
 STRIDE = 4
 """Input pixels per logit."""
+
+
+NORMS = {"group": partial(nn.GroupNorm, 32), "batch": nn.BatchNorm2d}
+"""Norm of the 1×1 projections by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +68,21 @@ class SSTConfig:
     """Core of the deformable attention: grid_sample, gather or loop."""
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            allowed = ", ".join(BACKBONES)
-            raise ConfigError(f"model.backbone is {self.backbone!r}; choose one of {allowed}")
-        if (
-            not self.encoder_strides
-            or self.encoder_strides != (32, 16, 8)[: len(self.encoder_strides)]
-        ):
+        choices = {
+            "backbone": BACKBONES,
+            "backbone_norm": BACKBONE_NORMS,
+            "norm": NORMS,
+            "deform": CORES,
+        }
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                given = getattr(self, key)
+                raise ConfigError(f"model.{key} is {given!r}; choose one of {', '.join(allowed)}")
+        if self.encoder_strides not in ((32,), (32, 16), (32, 16, 8)):
             raise ConfigError(
                 f"model.encoder_strides is {list(self.encoder_strides)}; allowed are [32], [32, 16]"
                 " and [32, 16, 8]"
             )
-        if self.deform not in CORES:
-            raise ConfigError(f"model.deform is {self.deform!r}; choose one of {', '.join(CORES)}")
         for key in ("encoder_heads", "decoder_heads"):
             if self.width % getattr(self, key):
                 raise ConfigError(f"model.width {self.width} is not a multiple of model.{key}")
@@ -94,7 +101,8 @@ PRESETS: dict[str, SSTConfig] = {
         encoder_heads=4,
         encoder_ffn=128,
         decoder_depths=(2, 2, 1),
-        decoder_heads=4,
+        decoder_heads=2,
+        decoder_window=4,
         decoder_mlp=2.0,
         drop_path=0.0,
     ),
@@ -113,8 +121,6 @@ PRESETS: dict[str, SSTConfig] = {
         drop_path=0.0,
     ),
 }
-
-NORMS = {"group": partial(nn.GroupNorm, 32), "batch": nn.BatchNorm2d}
 
 
 class SST(nn.Module):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from hp_sdk.errors import InputError
 
+from hp_sdk.errors import InputError
 from hp_trainer.paperdolls.body import Array, pick
 from hp_trainer.paperdolls.canvas import Canvas
 from hp_trainer.paperdolls.people import draw_people, paint_person

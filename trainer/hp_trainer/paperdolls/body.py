@@ -1,6 +1,6 @@
 """The body of a paper doll: proportions, pose and an articulated skeleton seen from any side.
 
-The skeleton lives in the person's own frame `(l, u, f)` — to their left, up, to their front — and is
+The skeleton lives in the person's own frame `(l, u, f)`: to their left, up, to their front. It is
 projected orthographically. Left and right therefore stay the person's own from every viewpoint.
 Lengths are fractions of the standing height until `Skeleton` turns them into pixels.
 """
@@ -207,7 +207,7 @@ def _jitter_legs(rng: np.random.Generator, stance: str) -> dict[str, tuple[Array
 
 
 def mirrored(pose: Pose) -> Pose:
-    """The pose seen in a mirror: left and right limbs trade places, the view turns the other way."""
+    """The pose seen in a mirror: limbs trade sides, the view turns the other way."""
     return replace(
         pose,
         arms={"L": pose.arms["R"], "R": pose.arms["L"]},

@@ -1,4 +1,4 @@
-"""The sheet a paper doll is painted on: one number per pixel, from which picture and labels follow."""
+"""The sheet a paper doll is painted on: one number per pixel tells colour and labels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from hp_trainer.paperdolls.wardrobe import label_tables
 _SUBPIXEL_BITS = 4
 OVERSAMPLING = 2
 """The sheet is this much finer than the picture, which smooths the picture's edges only."""
+
+
+def _on_sheet(points: Array) -> Array:
+    """Fixed-point sheet coordinates of picture coordinates (N, 2)."""
+    # OpenCV counts from the centre of the first pixel, we count from its corner.
+    scaled = points * (OVERSAMPLING << _SUBPIXEL_BITS) - (1 << (_SUBPIXEL_BITS - 1))
+    return np.rint(scaled).astype(np.int32)
 
 
 class Canvas:
@@ -54,12 +61,11 @@ class Canvas:
 
     def fill(self, outline: Array, piece: int) -> None:
         """Paint a polygon (N, 2)."""
-        points = np.rint(outline * (OVERSAMPLING << _SUBPIXEL_BITS)).astype(np.int32)
-        cv2.fillPoly(self.sheet, [points], piece, cv2.LINE_8, _SUBPIXEL_BITS)
+        cv2.fillPoly(self.sheet, [_on_sheet(outline)], piece, cv2.LINE_8, _SUBPIXEL_BITS)
 
     def line(self, points: Array, piece: int, *, width: float) -> None:
         """Paint an open line through `points` (N, 2), `width` pixels wide."""
-        scaled = np.rint(points * (OVERSAMPLING << _SUBPIXEL_BITS)).astype(np.int32)
+        scaled = _on_sheet(points)
         thickness = max(1, round(width * OVERSAMPLING))
         cv2.polylines(self.sheet, [scaled], False, piece, thickness, cv2.LINE_8, _SUBPIXEL_BITS)
 
@@ -70,7 +76,7 @@ class Canvas:
         yield
         if outline is not None:
             hole = np.zeros(self.sheet.shape, np.uint8)
-            cv2.fillPoly(hole, [np.rint(outline * OVERSAMPLING).astype(np.int32)], 1)
+            cv2.fillPoly(hole, [_on_sheet(outline)], 1, cv2.LINE_8, _SUBPIXEL_BITS)
             np.copyto(self.sheet, before, where=hole.astype(bool))
 
     def stamp(self, mask: Array, corner_xy: tuple[int, int], piece: int) -> None:
@@ -123,7 +129,7 @@ class Canvas:
         for number, material in enumerate(self._materials):
             if material.pattern == "plain":
                 continue
-            mask = cv2.compare(looks, float(number), cv2.CMP_EQ)
+            mask = (looks == number).view(np.uint8)
             x, y, w, h = cv2.boundingRect(mask)
             if w == 0:
                 continue

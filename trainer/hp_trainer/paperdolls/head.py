@@ -34,6 +34,11 @@ class Head:
         scale = np.array((0.92 * self.radius[1] * 0.8, self.radius[1]))
         return self.centre + np.array((x, y)) * scale, float(depth)
 
+    def beside(self, left: float, up: float, ahead: float) -> tuple[Array, float]:
+        """Image point and depth of a place relative to the centre, in half heights of the head."""
+        x, y, depth = self.view @ np.array((left, up, ahead))
+        return self.centre + self.radius[1] * np.array((x, y)), float(depth)
+
 
 def measure_head(figure: Figure) -> Head:
     """The head of `figure`, a little deeper than wide."""
@@ -70,9 +75,9 @@ def draw_head(figure: Figure, head: Head) -> None:
 def _draw_face(figure: Figure, head: Head) -> None:
     rx, ry = head.radius
     for sign in (1.0, -1.0):
-        x, y, depth = head.view @ np.array((sign * 0.8 * ry, -0.02 * ry, -0.02 * ry))
-        if depth > -0.35 * ry:
-            ear = ellipse(head.centre + (x, y), 0.1 * ry, 0.2 * ry, head.axes)
+        place, depth = head.beside(0.8 * sign, -0.02, -0.02)
+        if depth > -0.35:
+            ear = ellipse(place, 0.1 * ry, 0.2 * ry, head.axes)
             figure.skin(ear, "face", "ear")
     figure.skin(egg(head.centre, rx, ry, head.axes), "face", "face")
     if figure.outfit.beard and head.view[2, 2] > -0.2:
@@ -165,8 +170,8 @@ def _draw_hair(figure: Figure, head: Head) -> None:
     # The hairline is a circle on the skull; tilting it back uncovers the forehead.
     _stamp_cap(figure, head, "hair", outfit.hair, (_tilted(46), rim, swell))
     if outfit.hair_style == "bun":
-        x, y, _ = head.view @ (np.array((0.0, 0.95, -0.45)) * head.radius[1])
-        knot = ellipse(head.centre + (x, y), 0.4 * head.radius[1], 0.36 * head.radius[1])
+        place, _ = head.beside(0.0, 0.95, -0.45)
+        knot = ellipse(place, 0.4 * head.radius[1], 0.36 * head.radius[1])
         figure.fill(knot, "scalp", "hair", outfit.hair, "bun")
 
 
@@ -176,9 +181,8 @@ def _draw_fall(figure: Figure, head: Head) -> None:
     if outfit.hair_style != "long":
         return
     rx, ry = head.radius
-    x, y, _ = head.view @ np.array((0.0, 0.1 * ry, -0.35 * ry))
-    top = head.centre + (x, y)
-    end = top + (0.1 * x, (0.1 * ry + outfit.hair_length * figure.unit))
+    top, _ = head.beside(0.0, 0.1, -0.35)
+    end = top + np.array((0.0, 0.1 * ry + outfit.hair_length * figure.unit))
     radii = np.array((0.98, 1.14, 1.2, 1.16, 0.95)) * rx
     fall = capsule(top, end, radii, caps=(0.7, 0.25))
     figure.fill(fall, "scalp", "hair", outfit.hair, "hair")
@@ -189,9 +193,9 @@ def _draw_tail(figure: Figure, head: Head) -> None:
     if outfit.hair_style != "ponytail":
         return
     ry = head.radius[1]
-    x, y, _ = head.view @ (np.array((0.0, 0.45, -0.85)) * ry)
-    root = head.centre + (x, y)
-    end = root + (0.7 * x, 0.3 * ry + outfit.hair_length * figure.unit)
+    root, _ = head.beside(0.0, 0.45, -0.85)
+    sway = 0.7 * (root[0] - head.centre[0])
+    end = root + np.array((sway, 0.3 * ry + outfit.hair_length * figure.unit))
     radii = np.array((0.16, 0.34, 0.36, 0.26, 0.06)) * ry
     figure.fill(capsule(root, end, radii), "scalp", "hair", outfit.hair, "tail")
 
@@ -201,12 +205,12 @@ def _draw_locks(figure: Figure, head: Head) -> None:
     rx, ry = head.radius
     drop = np.array((0.0, 0.55 * ry + 0.75 * figure.outfit.hair_length * figure.unit))
     for sign in (1.0, -1.0):
-        x, y, depth = head.view @ np.array((0.74 * sign * ry, 0.15 * ry, -0.05 * ry))
-        if depth < -0.35 * ry:
+        root, depth = head.beside(0.74 * sign, 0.15, -0.05)
+        if depth < -0.35:
             continue
-        root = head.centre + (x, y)
         radii = np.array((0.18, 0.26, 0.3, 0.26, 0.1)) * rx
-        end = root + drop + (0.08 * sign * rx * np.sign(head.view[0, 0]), 0.0)
+        end = root + drop
+        end[0] += 0.08 * sign * rx * np.sign(head.view[0, 0])
         figure.fill(capsule(root, end, radii), "scalp", "hair", figure.outfit.hair, "hair")
 
 
@@ -225,9 +229,8 @@ def _draw_sunglasses(figure: Figure, head: Head) -> None:
         seen.append(eye)
         lens = ellipse(eye, 0.25 * ry * squeeze, 0.19 * ry, head.axes)
         figure.fill(lens, "face", "sunglasses", glasses.material, "glasses")
-        x, y, _ = head.view @ np.array((sign * 0.8 * ry, 0.08 * ry, 0.0))
         if aside > 0.0:
-            arm = np.array((eye, hinge, head.centre + (x, y)))
+            arm = np.array((eye, hinge, head.beside(0.8 * sign, 0.08, 0.0)[0]))
             figure.stroke(arm, ("face", "sunglasses"), glasses.material, "glasses", width=0.005)
     if len(seen) == 2:
         figure.stroke(

@@ -218,9 +218,8 @@ def _draw_extras(rng: np.random.Generator) -> dict[str, Worn | None]:
     }
     extras: dict[str, Worn | None] = {}
     for (name, (odds, style)), luck in zip(styles.items(), chance, strict=True):
-        extras[name] = Worn(name, _draw_extra_material(rng, name), style=style, length=luck / odds) if (
-            luck < odds
-        ) else None  # fmt: skip
+        worn = Worn(name, _draw_extra_material(rng, name), style=style, length=luck / odds)
+        extras[name] = worn if luck < odds else None
     return extras
 
 

@@ -70,7 +70,7 @@ def tiles() -> dict[str, Array]:
         "fade": 0.5 - 0.5 * np.cos(y * (2 * np.pi / TILE)),
         "folds": 0.7 * _periodic_noise(rng, 4) + 0.3 * _periodic_noise(rng, 8),
     }
-    return {name: np.uint8(255 * np.clip(tile, 0, 1)) for name, tile in grains.items()}
+    return {name: (255 * np.clip(tile, 0, 1)).astype(np.uint8) for name, tile in grains.items()}
 
 
 def swatch(name: str, size_hw: tuple[int, int], *, scale: float, angle: float) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 
 from hp_trainer.paperdolls.body import Array, pick
 from hp_trainer.paperdolls.canvas import Canvas
-from hp_trainer.paperdolls.patterns import Colour, Material, draw_colour, draw_material, swatch
+from hp_trainer.paperdolls.patterns import Colour, draw_colour, draw_material, swatch
 from hp_trainer.paperdolls.shapes import capsule, ellipse
 
 
@@ -39,7 +39,8 @@ def _cut_photo(rng: np.random.Generator, size_hw: tuple[int, int], photo: Array)
 def _ramp(size_hw: tuple[int, int], top: Colour, bottom: Colour) -> Array:
     h, w = size_hw
     pair = np.array((top, bottom), np.float32)[:, None, :]
-    return np.uint8(np.clip(cv2.resize(pair, (w, h), interpolation=cv2.INTER_LINEAR), 0, 255))
+    ramp = cv2.resize(pair, (w, h), interpolation=cv2.INTER_LINEAR)
+    return np.clip(ramp, 0, 255).astype(np.uint8)
 
 
 def _haze(rng: np.random.Generator, size_hw: tuple[int, int], cells: int) -> Array:
@@ -88,10 +89,10 @@ def _paint_street(rng: np.random.Generator, size_hw: tuple[int, int]) -> Array:
         top = int(ground * rng.uniform(0.05, 0.9))
         block = image[top:ground, max(x, 0) : x + width]
         if block.size:
-            block[:] = np.uint8(draw_colour(rng))
+            block[:] = np.array(draw_colour(rng)).astype(np.uint8)
             _cover(rng, block, strength=rng.uniform(0.1, 0.7))
         x += width
-    image[ground:] = np.uint8(rng.uniform(60, 180) + rng.normal(0, 12, 3))
+    image[ground:] = (rng.uniform(60, 180) + rng.uniform(-30, 30, 3)).astype(np.uint8)
     _cover(rng, image[ground:], strength=rng.uniform(0, 0.5))
     return image
 
@@ -117,7 +118,7 @@ def _paint_thing(rng: np.random.Generator, image: Array) -> None:
     if rng.random() < 0.2:
         colour = (rng.uniform(120, 240), rng.uniform(90, 200), rng.uniform(70, 170))
     x, y = int(rng.integers(0, w)), int(rng.integers(0, h))
-    size = np.int32(np.exp(rng.uniform(np.log(3), np.log(w / 3 + 4), 2)))
+    size = np.exp(rng.uniform(np.log(3), np.log(w / 3 + 4), 2)).astype(np.int32)
     kind = int(rng.integers(0, 4))
     if kind == 0:
         cv2.ellipse(image, (x, y), size.tolist(), float(rng.uniform(0, 180)), 0, 360, colour, -1)
@@ -176,15 +177,15 @@ def draw_obstacle(rng: np.random.Generator, canvas: Canvas) -> None:
 def expose(rng: np.random.Generator, image: Array) -> Array:
     """(h, w, 3) uint8: light, lens and sensor applied to `image` float32 RGB 0..255."""
     h, w = image.shape[:2]
-    corners = np.float32(rng.uniform(0.75, 1.2) * (1 + rng.normal(0, 0.12, (2, 2))))
-    light = cv2.resize(corners, (w, h), interpolation=cv2.INTER_LINEAR)
+    corners = rng.uniform(0.75, 1.2) * (1 + rng.normal(0, 0.12, (2, 2)))
+    light = cv2.resize(corners.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
     tint = np.float32(1 + rng.normal(0, 0.05, 3))
     image = image * light[..., None] * tint
     grain = float(rng.uniform(0, 7)) * (rng.random() < 0.7)
     if grain:
         tile = swatch("grain", (h, w), scale=1.0, angle=float(rng.uniform(0, 3)))
         image += (tile[..., None] - np.float32(127)) * np.float32(grain / 60)
-    shot = np.uint8(np.clip(image, 0, 255))
+    shot = np.clip(image, 0, 255).astype(np.uint8)
     if rng.random() < 0.35:
         shot = cv2.GaussianBlur(shot, (0, 0), float(rng.uniform(0.4, 1.3)))
     return shot

@@ -266,10 +266,9 @@ def draw_handbag(figure: Figure, side: str) -> None:
         return
     unit = figure.unit
     grip = 0.4 * figure.skeleton.at(f"wrist{side}") + 0.6 * figure.skeleton.at(f"fingers{side}")
-    centre = grip + (0.0, 0.125 * unit)
-    handle = np.array(
-        (centre + (-0.04 * unit, -0.05 * unit), grip, centre + (0.04 * unit, -0.05 * unit))
-    )
+    centre = grip + np.array((0.0, 0.125 * unit))
+    corner = np.array((0.04 * unit, 0.05 * unit))
+    handle = np.array((centre - corner, grip, centre + corner * (1, -1)))
     figure.stroke(handle, ("held", "bag"), shaded(bag.material, 0.7), "strap", width=0.009)
     body = box(centre, 0.07 * unit, 0.055 * unit, np.eye(2), taper=1.15)
     figure.fill(body, "held", "bag", bag.material, "bag")

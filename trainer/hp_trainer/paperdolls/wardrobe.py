@@ -19,12 +19,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
+
 from hp_sdk.domains import load_domain
 
 DOMAINS = ("pascal", "atr", "cihp", "lip", "ccp")
 ATOMS = (
-    "scalp", "face", "neck", "chest", "pelvis", "uarmL", "uarmR", "larmL", "larmR", "handL", "handR",
-    "ulegL", "ulegR", "llegL", "llegR", "footL", "footR", "held",
+    "scalp", "face", "neck", "chest", "pelvis", "uarmL", "uarmR", "larmL", "larmR",
+    "handL", "handR", "ulegL", "ulegR", "llegL", "llegR", "footL", "footR", "held",
 )  # fmt: skip
 
 _PASCAL = {
@@ -44,7 +45,7 @@ def _like(ccp: str, name: str) -> tuple[Rule, Rule, Rule, Rule]:
     return name, name, name, ccp
 
 
-# garment -> its name in (atr, cihp, lip, ccp); a mapping is keyed by atom without side, "" = the rest.
+# garment -> its name in (atr, cihp, lip, ccp); a mapping goes by atom, without side, "" = the rest.
 GARMENTS: dict[str, tuple[Rule, Rule, Rule, Rule]] = {
     "skin": (
         {**_LIMBS, "": "face"},
