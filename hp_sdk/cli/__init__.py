@@ -39,9 +39,15 @@ def run_command(
     parser: argparse.ArgumentParser,
     command: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
+    *,
+    intermixed: bool = False,
 ) -> int:
-    """Parse `argv`, run the command, turn whatever it raises into one line and an exit code."""
-    options = parser.parse_args(argv)
+    """Parse `argv`, run the command, turn whatever it raises into one line and an exit code.
+
+    `intermixed` allows options between positional arguments (not with sub-commands).
+    """
+    parse = parser.parse_intermixed_args if intermixed else parser.parse_args
+    options = parse(argv)
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
         format=f"{parser.prog}: %(message)s",

@@ -45,7 +45,8 @@ def test_fp16_weights_halve_the_file_and_compute_in_float32(weight: np.ndarray) 
     assert stored.ByteSize() < 0.6 * model.ByteSize()
     x = np.random.default_rng(1).normal(size=(5, 64)).astype(np.float32)
     bias = numpy_helper.to_array(model.graph.initializer[1])
-    (found,) = ReferenceEvaluator(stored).run(None, {"x": x})
+    (result,) = ReferenceEvaluator(stored).run(None, {"x": x})
+    found = np.asarray(result)
     expected = x @ weight.astype(np.float16).astype(np.float32) + bias
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -81,6 +81,12 @@ def test_another_projects_weights_are_refused(tmp_path: Path):
         read_checkpoint(tmp_path / "other.pt")
 
 
+def test_a_file_without_its_parts_is_refused(tmp_path: Path):
+    torch.save({"format": "hp-ckpt", "version": 1, "family": "sst"}, tmp_path / "part.pt")
+    with pytest.raises(CorruptArtifact, match="config"):
+        read_checkpoint(tmp_path / "part.pt")
+
+
 def test_a_newer_version_is_refused_by_number(tmp_path: Path):
     torch.save({"format": "hp-ckpt", "version": 99}, tmp_path / "new.pt")
     with pytest.raises(SchemaMismatch, match="99"):

@@ -95,11 +95,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from exc
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CorruptArtifact(f"{path} is not a checkpoint of this project (no format {FORMAT!r})")
-    if content["version"] > VERSION:
+    if (version := content.get("version", 0)) > VERSION:
         raise SchemaMismatch(
-            f"{path} has checkpoint version {content['version']}, this software reads up to "
-            f"{VERSION}; update hp-sdk"
+            f"{path} has checkpoint version {version}, this software reads up to {VERSION}; "
+            "update hp-sdk"
         )
+    try:
+        return _checkpoint(content)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise CorruptArtifact(f"{path} lacks parts of a checkpoint ({exc!r})") from exc
+
+
+def _checkpoint(content: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         family=content["family"],
         config=content["config"],

@@ -180,7 +180,9 @@ class SSTTraining(nn.Module):
         for name, (index, target) in labels.items():
             if not len(index):
                 continue
-            maps = [feature[index] for feature in features]
+            # without auxiliary modules only the finest map is looked at
+            wanted = features if self.aux.msa else features[-1:]
+            maps = [feature.index_select(0, index) for feature in wanted]
             logits = self.net.head(name)(maps[-1])
             parts[f"seg.{name}"] = self._segmentation(logits, target)
             if name in self.aux.msa:
@@ -233,7 +235,7 @@ class SSTTraining(nn.Module):
             own = labels[target][0] if target in labels else index[:0]
             foreign = ~torch.isin(index, own)
             if foreign.any():
-                logits = self.net.head(target)(finest[index[foreign]])
+                logits = self.net.head(target)(finest.index_select(0, index[foreign]))
                 logits, target_maps = self._at_loss_size(logits, maps[foreign])
                 parts[f"partial.{target}"] = admissible_nll(
                     logits, target_maps, sets.to(logits.device)

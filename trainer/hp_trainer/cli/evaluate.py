@@ -54,7 +54,9 @@ def evaluate_command(args: argparse.Namespace) -> int:
         f"mean accuracy {100 * scores.mean_acc:.2f}  pixel accuracy {100 * scores.pixel_acc:.2f}"
     )
     if args.json:
-        write_bytes(args.json, (json.dumps(scores.to_dict(), indent=1) + "\n").encode())
+        described = {"data": args.data.name, "labels": args.labels, "split": args.split}
+        described |= {"domain": args.domain, "tta": args.tta, **scores.to_dict()}
+        write_bytes(args.json, (json.dumps(described, indent=1) + "\n").encode())
     return 0
 
 

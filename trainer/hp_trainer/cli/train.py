@@ -98,4 +98,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["describe"]:
         return run_command(describe_parser(), describe_command, arguments[1:])
-    return run_command(train_parser(), train_command, arguments)
+    return run_command(train_parser(), train_command, arguments, intermixed=True)

@@ -97,7 +97,8 @@ class WindowAttention(nn.Module):
 
     def _bias(self, area: int) -> Tensor:
         index = torch.as_tensor(relative_index(self.window), device=self.relative_bias.device)
-        return self.relative_bias[index.reshape(-1)].reshape(area, area, -1).permute(2, 0, 1)
+        rows = self.relative_bias.index_select(0, index.reshape(-1))
+        return rows.reshape(area, area, -1).permute(2, 0, 1)
 
 
 class SwinBlock(nn.Module):

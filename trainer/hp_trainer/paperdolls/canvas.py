@@ -24,6 +24,10 @@ def _on_sheet(points: Array) -> Array:
     return np.rint(scaled).astype(np.int32)
 
 
+def _fine(start: int, length: int) -> slice:
+    return slice(start * OVERSAMPLING, (start + length) * OVERSAMPLING)
+
+
 class Canvas:
     """Paints polygons; later ones cover earlier ones.
 
@@ -91,9 +95,14 @@ class Canvas:
 
     def labels(self) -> dict[str, Array]:
         """Domain name -> (h, w) uint8 label map."""
-        codes = np.asarray(self._codes)
-        pieces = self._pieces_small()
-        return {name: table[codes][pieces] for name, table in label_tables().items()}
+        # All domains share one look-up: a row of eight bytes per piece, read as one number.
+        rows = np.zeros((len(self._codes), 8), np.uint8)
+        tables = label_tables()
+        for column, table in enumerate(tables.values()):
+            rows[:, column] = table[self._codes]
+        packed = rows.view(np.uint64)[:, 0].take(self._pieces_small())
+        columns = packed.view(np.uint8).reshape(*packed.shape, 8)
+        return {name: columns[..., k].copy() for k, name in enumerate(tables)}
 
     def _pieces_small(self) -> Array:
         return self.sheet[1::OVERSAMPLING, ::OVERSAMPLING]
@@ -103,26 +112,30 @@ class Canvas:
 
         `light_xy` points to the light; `depth` is the radius in pixels over which edges round off.
         """
-        h, w = self.size_hw
+        image = backdrop.astype(np.float32)
+        x, y, w, h = cv2.boundingRect((self._pieces_small() != 0).view(np.uint8))
+        if w:
+            coarse = self._colours(self.sheet[_fine(y, h), _fine(x, w)])
+            people, alpha = coarse[..., :3].astype(np.float32), coarse[..., 3]
+            pieces = self._pieces_small()[y : y + h, x : x + w]
+            looks = np.asarray(self._looks, np.uint16).take(pieces)
+            self._weave(people, looks)
+            people *= self._relief(pieces, looks, light_xy=light_xy, depth=depth)[..., None]
+            region = image[y : y + h, x : x + w]
+            region *= (alpha.astype(np.float32) * np.float32(-1 / 255) + np.float32(1))[..., None]
+            region += people
+        return image
+
+    def _colours(self, sheet: Array) -> Array:
+        """(h, w, 4) uint8 smoothed RGB and cover of a part of the fine sheet."""
         # Colour and cover travel as one number per fine pixel: one look-up instead of four.
         packed = np.full((len(self._looks), 4), 255, np.uint8)
         colours = np.array([material.colour for material in self._materials])
         packed[:, :3] = np.clip(colours, 0, 255)[self._looks]
         packed[0] = 0
-        fine = packed.view(np.uint32)[:, 0].take(self.sheet).view(np.uint8)
-        coarse = cv2.resize(
-            fine.reshape(*self.sheet.shape, 4), (w, h), interpolation=cv2.INTER_AREA
-        )
-        image = coarse[..., :3].astype(np.float32)
-        alpha = coarse[..., 3]
-        pieces = self._pieces_small()
-        looks = np.asarray(self._looks, np.uint16)[pieces]
-        self._weave(image, looks)
-        shade = self._relief(pieces, looks, light_xy=light_xy, depth=depth)
-        image *= shade[..., None]
-        bare = alpha.astype(np.float32)[..., None] * np.float32(-1 / 255) + np.float32(1)
-        image += backdrop * bare
-        return image
+        fine = packed.view(np.uint32)[:, 0].take(sheet).view(np.uint8)
+        half = sheet.shape[1] // OVERSAMPLING, sheet.shape[0] // OVERSAMPLING
+        return cv2.resize(fine.reshape(*sheet.shape, 4), half, interpolation=cv2.INTER_AREA)
 
     def _weave(self, image: Array, looks: Array) -> None:
         """Mix the second colour of every patterned material into `image`, in place."""
@@ -144,19 +157,23 @@ class Canvas:
         self, pieces: Array, looks: Array, *, light_xy: tuple[float, float], depth: float
     ) -> Array:
         """(h, w) brightness: limbs are round, cloth has folds, creases are dark."""
-        groups = np.asarray(self._groups, np.uint16)[pieces]
+        groups = np.asarray(self._groups, np.uint16).take(pieces)
         inside = np.ones(groups.shape, np.uint8)
         inside[:, 1:][groups[:, 1:] != groups[:, :-1]] = 0
         inside[1:][groups[1:] != groups[:-1]] = 0
         distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
         height = 1 - np.exp(distance * np.float32(-1.0 / max(depth, 0.5)))
-        folds = np.array([material.folds for material in self._materials], np.float32)[looks]
-        wrinkles = swatch("folds", self.size_hw, scale=max(depth, 1.0) / 5, angle=0.5 + light_xy[0])
+        folds = np.array([material.folds for material in self._materials], np.float32).take(looks)
+        wrinkles = swatch("folds", pieces.shape, scale=max(depth, 1.0) / 5, angle=0.5 + light_xy[0])
         bump = cv2.GaussianBlur(height + folds * wrinkles * np.float32(1 / 255), (3, 3), 0)
         slope_x = cv2.Sobel(bump, cv2.CV_32F, 1, 0, scale=depth / 10)
         slope_y = cv2.Sobel(bump, cv2.CV_32F, 0, 1, scale=depth / 10)
         # A slope that rises away from the light faces it.
         lit = slope_x * np.float32(-light_xy[0]) + slope_y * np.float32(-light_xy[1])
-        shade = np.float32(0.79) + np.float32(0.24) * height + np.clip(lit, -0.4, 0.35) * 0.6
+        shade = (
+            np.float32(0.79)
+            + np.float32(0.24) * height
+            + np.float32(0.6) * np.clip(lit, -0.4, 0.35)
+        )
         shade[pieces == 0] = 1
         return shade

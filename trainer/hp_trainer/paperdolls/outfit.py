@@ -218,8 +218,10 @@ def _draw_extras(rng: np.random.Generator) -> dict[str, Worn | None]:
     }
     extras: dict[str, Worn | None] = {}
     for (name, (odds, style)), luck in zip(styles.items(), chance, strict=True):
-        worn = Worn(name, _draw_extra_material(rng, name), style=style, length=luck / odds)
-        extras[name] = worn if luck < odds else None
+        extras[name] = None
+        if luck < odds:
+            material = _draw_extra_material(rng, name)
+            extras[name] = Worn(name, material, style=style, length=luck / odds)
     return extras
 
 

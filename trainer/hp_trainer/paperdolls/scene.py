@@ -177,14 +177,15 @@ def draw_obstacle(rng: np.random.Generator, canvas: Canvas) -> None:
 def expose(rng: np.random.Generator, image: Array) -> Array:
     """(h, w, 3) uint8: light, lens and sensor applied to `image` float32 RGB 0..255."""
     h, w = image.shape[:2]
-    corners = rng.uniform(0.75, 1.2) * (1 + rng.normal(0, 0.12, (2, 2)))
-    light = cv2.resize(corners.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
-    tint = np.float32(1 + rng.normal(0, 0.05, 3))
-    image = image * light[..., None] * tint
+    corners = rng.uniform(0.75, 1.2) * (1 + rng.normal(0, 0.12, (2, 2, 1)))
+    tint = 1 + rng.normal(0, 0.05, 3)
+    light = (corners * tint).astype(np.float32)
+    image = image * cv2.resize(light, (w, h), interpolation=cv2.INTER_LINEAR)
     grain = float(rng.uniform(0, 7)) * (rng.random() < 0.7)
     if grain:
         tile = swatch("grain", (h, w), scale=1.0, angle=float(rng.uniform(0, 3)))
-        image += (tile[..., None] - np.float32(127)) * np.float32(grain / 60)
+        speckle = (tile - np.float32(127)) * np.float32(grain / 60)
+        image += speckle[..., None]
     shot = np.clip(image, 0, 255).astype(np.uint8)
     if rng.random() < 0.35:
         shot = cv2.GaussianBlur(shot, (0, 0), float(rng.uniform(0.4, 1.3)))

@@ -17,7 +17,8 @@ _WAIST = 0.36
 def draw_trunk(figure: Figure) -> None:
     """Hips and chest with the clothes worn next to the skin."""
     outfit = figure.outfit
-    figure.skin(figure.trunk.outline(-0.18, 1.04), "chest", "trunk")
+    bare = figure.trunk.outline(0.2, 1.04, ease=-0.003 * figure.unit)
+    figure.skin(bare, "chest", "trunk")
     if outfit.whole is not None:
         _draw_whole(figure, outfit.whole)
     elif outfit.upper is not None and outfit.upper.length > 0.1:

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Train, score and bundle the default model `universal`.
+#   HP_DATA=/path/to/data scripts/train_default.sh [WORK_FOLDER]
+# HP_DATA holds pascal_person_part/ and ccp/ in the neutral layout (images/, labels*/, train.txt, val.txt).
+# Takes about an hour and a half on 2 CPU cores; started again, it goes on where it was stopped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+: "${HP_DATA:?set HP_DATA to the folder of the labelled photographs}"
+work=${1:-runs/default}
+configs=trainer/hp_trainer/configs
+size=${SIZE:-320x320}
+
+hp-train $configs/universal-low.toml --output "$work/low" --resume auto
+hp-train $configs/universal.toml --output "$work/full" --resume auto "train.init=\"$work/low/last.pt\""
+hp-export "$work/full/last.pt" -o "$work/bundle" --name universal --size "$size"
+
+score() { # data domain labels split
+    hp-eval "$work/bundle" --data "$HP_DATA/$1" --domain "$2" --labels "$3" --split "$4" --json "$work/scores/$1.$2.json"
+}
+mkdir -p "$work/scores"
+score pascal_person_part pascal labels val
+score ccp cihp labels_cihp val
+score ccp atr labels_atr val
+score ccp lip labels_lip val
+score ccp ccp labels val
+# never trained on: their terms are non-commercial or unknown
+score cihp_samples cihp labels all
+score atr_samples atr labels all
+
+python scripts/model_card.py --data "$HP_DATA" --configs $configs/universal-low.toml $configs/universal.toml \
+    --runs "$work/low" "$work/full" --scores "$work"/scores/*.json --json "$work/card.json" --markdown docs/model_card.md
+hp-export "$work/full/last.pt" -o hp_sdk/bundles/universal --name universal --size "$size" --card "$work/card.json"
