@@ -13,7 +13,7 @@ from hp_trainer.augment import AugmentConfig
 from hp_trainer.checkpoint import read_checkpoint
 from hp_trainer.config import Config, EvalConfig, TrainConfig
 from hp_trainer.data import DataConfig, SetConfig
-from hp_trainer.loop import build_optimiser, learning_rate, start_run, train
+from hp_trainer.loop import average, averaged, build_optimiser, learning_rate, start_run, train
 from hp_trainer.models.sst import PRESETS
 from hp_trainer.paperdolls import write_dataset
 from hp_trainer.training_model import AuxConfig
@@ -98,8 +98,20 @@ def test_averaged_weights_ship_and_raw_ones_go_on(tmp_path: Path):
     checkpoint = read_checkpoint(path)
     raw = checkpoint.train["raw"]
     assert not torch.equal(raw["heads.atr.weight"], checkpoint.model["heads.atr.weight"])
-    norm = "backbone.bn1.running_mean"
-    assert torch.equal(raw[norm], checkpoint.model[norm])
+    for counted in (name for name in raw if name.endswith("num_batches_tracked")):
+        assert torch.equal(raw[counted], checkpoint.model[counted])
+
+
+def test_the_average_is_the_recurrence_of_weights_and_statistics():
+    net = torch.nn.BatchNorm1d(2)
+    ema = {key: value.clone() for key, value in averaged(net).items()}
+    assert set(ema) == {"weight", "bias", "running_mean", "running_var"}
+    with torch.no_grad():
+        net.weight.fill_(3.0)
+        net.running_mean.fill_(1.0)
+    average(ema, net, 0.75)
+    assert ema["weight"].tolist() == [1.5, 1.5]
+    assert ema["running_mean"].tolist() == [0.25, 0.25]
 
 
 def test_validation_scores_are_written(tmp_path: Path):

@@ -69,7 +69,7 @@ class Run:
     domains: tuple[Domain, ...]
     model: SSTTraining
     ema: dict[str, Tensor]
-    """Averaged weights of `model.net`; empty without averaging."""
+    """Averaged weights and batch statistics of `model.net`; empty without averaging."""
     optimiser: torch.optim.Optimizer
     device: str
     step: int = 0
@@ -101,7 +101,7 @@ class Run:
         return path
 
     def shipping_weights(self) -> dict[str, Tensor]:
-        """Averaged parameters if there are any, with the current batch statistics."""
+        """The averaged weights if there are any, else the current ones."""
         return {**self.model.net.state_dict(), **self.ema}
 
 
@@ -117,7 +117,7 @@ def start_run(config: Config, output: Path, resume: Path | None) -> Run:
     if settings.init:
         load_weights(model, read_checkpoint(Path(settings.init)))
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = {k: p.detach().clone() for k, p in model.net.named_parameters()} if settings.ema else {}
+    ema = {k: v.clone() for k, v in averaged(model.net).items()} if settings.ema else {}
     run = Run(config, output, domains, model, ema, build_optimiser(model, settings), device)
     if resume:
         restore(run, read_checkpoint(resume))
@@ -194,10 +194,15 @@ def optimise(run: Run, batch: Batch) -> dict[str, float]:
 
 @torch.no_grad()
 def average(ema: Mapping[str, Tensor], net: nn.Module, decay: float) -> None:
-    """Ema ← decay · ema + (1 - decay) · net."""
-    current = dict(net.named_parameters())
+    """Exponential moving average: ema ← decay · ema + (1 - decay) · net."""
+    current = averaged(net)
     for key, value in ema.items():
         value.lerp_(current[key], 1 - decay)
+
+
+def averaged(net: nn.Module) -> dict[str, Tensor]:
+    """What is averaged: weights and batch statistics, which belong together."""
+    return {key: value for key, value in net.state_dict().items() if value.is_floating_point()}
 
 
 def learning_rate(settings: TrainConfig, step: int) -> float:
