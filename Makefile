@@ -53,10 +53,7 @@ format: $(VENV)/.dev
 model: $(VENV)/.dev
 	@test -n "$(HP_DATA)" || { \
 		echo "make model needs HP_DATA=folder with pascal_person_part/ and ccp/ in it" >&2; exit 2; }
-	HP_DATA="$(HP_DATA)" $(BIN)/hp-train universal-low --output runs/universal-low --resume auto
-	HP_DATA="$(HP_DATA)" $(BIN)/hp-train universal train.init=runs/universal-low/last.pt \
-		--output runs/universal --resume auto
-	$(BIN)/hp-export runs/universal/last.pt --output runs/universal/bundle --name universal
+	PATH="$(CURDIR)/$(BIN):$$PATH" HP_DATA="$(HP_DATA)" scripts/train_default.sh
 
 clean:
 	rm -rf $(VENV) out

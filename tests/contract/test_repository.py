@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = ("hp_sdk", "trainer", "export", "tests", "examples", "docs", "cpp_bindings", ".ci")
+FOLDERS = (
+    "hp_sdk",
+    "trainer",
+    "export",
+    "tests",
+    "examples",
+    "scripts",
+    "docs",
+    "cpp_bindings",
+    ".ci",
+)
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
 SCRIPTS: dict[str, str] = PROJECT["project"]["scripts"]
 CONFIGS = sorted((REPOSITORY / "trainer" / "hp_trainer" / "configs").glob("*.toml"))
@@ -54,9 +64,9 @@ def test_every_console_script_leads_to_a_function(script: str):
 
 def test_every_command_in_the_readme_is_a_console_script():
     readme = (REPOSITORY / "README.md").read_text("utf-8")
-    commands = set(re.findall(r"^\s*(?:\$ )?(hp-[a-z]+)\b", readme, re.MULTILINE))
+    commands = re.findall(r"(?:^\s*(?:\$ )?|`)(hp-[a-z]+) ", readme, re.MULTILINE)
 
-    assert commands <= set(SCRIPTS)
+    assert set(commands) <= set(SCRIPTS)
     assert "hp-parse" in commands
 
 

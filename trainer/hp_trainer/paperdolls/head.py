@@ -167,6 +167,8 @@ def _draw_hair(figure: Figure, head: Head) -> None:
     swell, rim = {"short": (1.07, -0.02), "curly": (1.3, -0.08)}.get(
         outfit.hair_style, (1.1, -0.12)
     )
+    if outfit.hat is not None:
+        swell = min(swell, 1.08)  # A hat presses the hair down.
     # The hairline is a circle on the skull; tilting it back uncovers the forehead.
     _stamp_cap(figure, head, "hair", outfit.hair, (_tilted(46), rim, swell))
     if outfit.hair_style == "bun":
