@@ -37,6 +37,7 @@ def test_a_network_comes_back_with_its_logits_and_domains(tmp_path: Path):
         again, before = net(image), build_from_checkpoint(checkpoint)(image)
     assert list(again) == ["cihp", "pascal"]
     assert all(torch.equal(again[name], before[name]) for name in again)
+    assert isinstance(net, SST)
     assert net.domains[0].flip_pairs == load_domain("cihp").flip_pairs
 
 

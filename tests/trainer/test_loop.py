@@ -108,7 +108,7 @@ def test_the_average_is_the_recurrence_of_weights_and_statistics():
     assert set(ema) == {"weight", "bias", "running_mean", "running_var"}
     with torch.no_grad():
         net.weight.fill_(3.0)
-        net.running_mean.fill_(1.0)
+        net.register_buffer("running_mean", torch.ones(2))
     average(ema, net, 0.75)
     assert ema["weight"].tolist() == [1.5, 1.5]
     assert ema["running_mean"].tolist() == [0.25, 0.25]
