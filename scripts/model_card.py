@@ -22,12 +22,13 @@ INTENDED = (
     "fill a good part of the picture."
 )
 LIMITS = (
-    "A small network trained from scratch on a few thousand photographs. Rare garments (glove, "
-    "scarf, socks, hat, belt, most of the 59 ccp tags) are mostly missed, small people in crowds "
-    "are parsed coarsely, left and right are confused on people seen from behind. The cihp, lip "
-    "and atr heads learned from labels derived by rule from ccp. Not for identification, not for "
-    "judging people, not for anything where a wrong label does harm. Train on your own data for "
-    "production."
+    "A small network trained from scratch, for about an hour, on a few thousand photographs; a "
+    "start, not a finished model. It finds one person in the open well and misses people who are "
+    "small, cropped, sitting or in groups. Upper arms and rare garments (glove, scarf, socks, hat, "
+    "belt, most of the 59 ccp tags) are mostly missed. The cihp, lip and atr heads learned from "
+    "labels derived by rule from ccp, fashion photographs of one standing person. Not for "
+    "identification, not for judging people, not for anything where a wrong label does harm. "
+    "Train on your own data for production."
 )
 
 
@@ -88,15 +89,12 @@ def training_data(configs: list[Config], data: Path) -> list[dict[str, Any]]:
 
 def recipe(path: Path, config: Config, run: Path) -> dict[str, Any]:
     """What one stage did, from its configuration and its log."""
-    step_ms = [
-        float(line.split(",")[2])
-        for line in (run / "metrics.csv").read_text("utf-8").splitlines()
-        if ",step_ms," in line
-    ]
+    rows = [line.split(",") for line in (run / "metrics.csv").read_text("utf-8").splitlines()]
+    step_ms = [float(value) for _, name, value in rows if name == "step_ms"]
     used = json.loads((run / "config.json").read_text("utf-8"))["train"]
     return {
         "config": path.name,
-        "steps": used["steps"],
+        "steps": min(used["steps"], int(rows[-1][0])),
         "batch": config.data.batch,
         "crop_hw": list(config.data.augment.crop_hw),
         "seed": used["seed"],
@@ -137,7 +135,13 @@ def markdown(card: dict[str, Any]) -> str:
             f"| {d['name']} | {d['split']} | {images} | {d['label_kind']} | {d['source']} "
             f"| {d['licence']} |"
         )
-    lines += ["", "## Recipe", "", "`scripts/train_default.sh`, from scratch:", ""]
+    lines += [
+        "",
+        "## Recipe",
+        "",
+        "`scripts/train_default.sh`, from scratch; how it went: [training log](training_log.md).",
+        "",
+    ]
     for r in card["recipe"]:
         height, width = r["crop_hw"]
         lines.append(

@@ -142,6 +142,7 @@ def _input_spec(values: Mapping[str, Any], size_hw: tuple[int, int] | None) -> I
         return InputSpec(
             size_hw=(int(height), int(width)),
             resize=values["resize"],
+            pad_value=values["pad_value"],
             mean=tuple(values["mean"]),
             std=tuple(values["std"]),
         )

@@ -50,11 +50,6 @@ def test_the_bundle_scores_as_the_checkpoint_does(line: Path):
     assert bundle_scores["miou"] == pytest.approx(torch_scores["miou"], abs=1e-3)
 
 
-def test_forty_steps_teach_the_network_to_find_people(line: Path):
-    scores = json.loads((line / "torch.json").read_text("utf-8"))
-    assert scores["person_iou"] > 0.15  # everything background: 0
-
-
 def test_a_real_photo_is_parsed_to_files(line: Path, tmp_path: Path):
     model = ["--model", str(line / "bundle"), "--domain", "atr"]
     save = ["--save", "labels,overlay,json", "-o", str(tmp_path)]

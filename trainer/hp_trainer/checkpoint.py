@@ -22,6 +22,9 @@ from hp_trainer.models.sst import MEAN, STD
 
 FORMAT, VERSION = "hp-ckpt", 1
 
+PAD_VALUE = 0
+"""Training pads crops with black; a network that never saw grey borders loses by them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -34,7 +37,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     aux: dict[str, Tensor] | None = None
     input: dict[str, Any] = field(default_factory=dict)
-    """mean, std (0..255, RGB), color, size_hw, resize."""
+    """mean, std (0..255, RGB), color, size_hw, resize, pad_value."""
     train: dict[str, Any] = field(default_factory=dict)
     """step, configuration, optimiser and random states; empty in a stripped file."""
 
@@ -47,6 +50,7 @@ def input_description(size_hw: tuple[int, int], resize: str = "letterbox") -> di
         "color": "RGB",
         "size_hw": list(size_hw),
         "resize": resize,
+        "pad_value": PAD_VALUE,
     }
 
 

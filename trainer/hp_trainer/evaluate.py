@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,10 +50,12 @@ def network_predictor(net: SST, domain: str, spec: InputSpec, device: str = "cpu
     return predict
 
 
-def input_spec(description: Mapping[str, object]) -> InputSpec:
+def input_spec(description: Mapping[str, Any]) -> InputSpec:
     """The `input` entry of a checkpoint as the SDK's input specification."""
-    height, width = description["size_hw"]  # type: ignore[misc]
-    return InputSpec(size_hw=(height, width), resize=str(description["resize"]))
+    height, width = description["size_hw"]
+    return InputSpec(
+        size_hw=(height, width), resize=description["resize"], pad_value=description["pad_value"]
+    )
 
 
 def checkpoint_predictor(
