@@ -23,8 +23,9 @@ INTENDED = (
 )
 LIMITS = (
     "A small network trained from scratch, for about an hour, on a few thousand photographs; a "
-    "start, not a finished model. It finds one person in the open well and misses people who are "
-    "small, cropped, sitting or in groups. Upper arms and rare garments (glove, scarf, socks, hat, "
+    "start, not a finished model. Person IoU is far lower on photographs of several people in any "
+    "pose (pascal) than on one standing person (ccp), see the scores. Upper arms and rare garments "
+    "(glove, scarf, socks, hat, "
     "belt, most of the 59 ccp tags) are mostly missed. The cihp, lip and atr heads learned from "
     "labels derived by rule from ccp, fashion photographs of one standing person. Not for "
     "identification, not for judging people, not for anything where a wrong label does harm. "
