@@ -192,9 +192,12 @@ class SwinStage(nn.Module):
 class DecoderStage(nn.Module):
     """Up-sample ×2, join the skip, mix, attend: (N, D, h, w), (N, D, 2h, 2w) → (N, D, 2h, 2w)."""
 
-    def __init__(self, width: int, swin: SwinStage, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self, width: int, swin: SwinStage, norm: Callable[[int], nn.Module], kernel: int = 1
+    ) -> None:
         super().__init__()
-        self.fuse = nn.Sequential(nn.Conv2d(2 * width, width, 1, bias=False), norm(width))
+        mix = nn.Conv2d(2 * width, width, kernel, padding=kernel // 2, bias=False)
+        self.fuse = nn.Sequential(mix, norm(width))
         self.swin = swin
 
     def forward(self, previous: Tensor, skip: Tensor) -> Tensor:

@@ -63,6 +63,8 @@ class SSTConfig:
     decoder_heads: int = 8
     decoder_window: int = 8
     decoder_mlp: float = 4.0
+    decoder_kernel: int = 1
+    """Kernel of the convolution that mixes up-sampled map and skip; 3 helps small networks."""
     drop_path: float = 0.1
     deform: str = "grid_sample"
     """Core of the deformable attention: grid_sample, gather or loop."""
@@ -100,10 +102,11 @@ PRESETS: dict[str, SSTConfig] = {
         encoder_layers=2,
         encoder_heads=4,
         encoder_ffn=128,
-        decoder_depths=(2, 2, 1),
+        decoder_depths=(1, 1, 1),
         decoder_heads=2,
         decoder_window=4,
         decoder_mlp=2.0,
+        decoder_kernel=3,
         drop_path=0.0,
     ),
     "sst-tiny": SSTConfig(
@@ -149,7 +152,10 @@ class SST(nn.Module):
             norm,
         )
         self.decoder = Decoder(
-            [DecoderStage(width, _swin(config, depth), norm) for depth in config.decoder_depths],
+            [
+                DecoderStage(width, _swin(config, depth), norm, config.decoder_kernel)
+                for depth in config.decoder_depths
+            ],
             {
                 stride: nn.Sequential(
                     nn.Conv2d(channels[stride], width, 1, bias=False), norm(width)
