@@ -10,8 +10,8 @@ work=${1:-runs/default}
 configs=trainer/hp_trainer/configs
 size=${SIZE:-256x256}
 
-hp-train $configs/universal-low.toml --output "$work/low" --resume auto
-hp-train $configs/universal.toml --output "$work/full" --resume auto "train.init=\"$work/low/last.pt\""
+hp-train $configs/bundled-low.toml --output "$work/low" --resume auto
+hp-train $configs/bundled.toml --output "$work/full" --resume auto "train.init=\"$work/low/last.pt\""
 hp-export "$work/full/last.pt" -o "$work/bundle" --name universal --size "$size"
 
 score() { # data domain labels split
@@ -27,6 +27,6 @@ score ccp ccp labels val
 score cihp_samples cihp labels all
 score atr_samples atr labels all
 
-python scripts/model_card.py --data "$HP_DATA" --configs $configs/universal-low.toml $configs/universal.toml \
+python scripts/model_card.py --data "$HP_DATA" --configs $configs/bundled-low.toml $configs/bundled.toml \
     --runs "$work/low" "$work/full" --scores "$work"/scores/*.json --json "$work/card.json" --markdown docs/model_card.md
 hp-export "$work/full/last.pt" -o hp_sdk/bundles/universal --name universal --size "$size" --card "$work/card.json"

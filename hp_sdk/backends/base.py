@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hp_sdk.errors import InputError
+from hp_sdk.bundle import Artifact, Bundle, verify_artifact
+from hp_sdk.errors import BackendUnavailable, ConfigError, InputError, SchemaMismatch
 
 Batch: TypeAlias = NDArray[np.uint8]
 """Network inputs (N, h, w, 3) uint8 RGB."""
 Outputs: TypeAlias = dict[str, NDArray[Any]]
 """Output tensors by name; `logits.<head>` is (N, K, h/stride, w/stride)."""
+
+
+DEVICES = {
+    "cpu": (r"cpu", "cpu"),
+    "cuda": (r"cuda(:\d+)?", "cuda, cuda:0 (NVIDIA)"),
+    "GPU": (r"GPU(\.\d+)?", "GPU, GPU.1 (Intel, through OpenVINO)"),
+    "NPU": (r"NPU", "NPU (Intel, through OpenVINO)"),
+}
+"""Kind of device → how one is written, and examples."""
+
+
+class Absent(BackendUnavailable):
+    """The runtime, the device or a fitting artifact is not there; nothing is broken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +50,35 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What a runtime says of itself before anything is opened."""
+
+    version: str
+    listed: tuple[str, ...]
+    """Devices in the runtime's own words; whether one works shows when a model is opened on it."""
+    devices: tuple[str, ...]
+    """The same as `BackendOptions.device` takes them, the CPU first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendOptions:
-    """How to open an artifact; see `Parser.load`."""
+    """How to open an artifact: on this device, in this way, or not at all."""
 
     device: str | None = None
-    """"auto" or None, "cpu", "cuda" or "cuda:0"."""
+    """One device, as `DEVICES` writes it; None is the CPU."""
+    precision: str = "auto"
+    """What the caller asked for; "auto" computes in the artifact's own precision."""
     num_threads: int | None = None
-    allow_fallback: bool = False
     providers: Sequence[Any] | None = None
-    """The runtime's own list of devices; replaces `device`."""
+    """ONNX Runtime's own list of devices; replaces `device`."""
     session_options: Any = None
-    """The runtime's own options object, passed on as it is."""
+    """The runtime's own options, passed on as they are."""
+    notes: tuple[str, ...] = ()
+    """What happened before and belongs on the receipt."""
+
+    def __post_init__(self) -> None:
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ConfigError(f"num_threads is {self.num_threads}; allowed is 1 or more")
 
 
 class Backend(Protocol):
@@ -63,6 +98,95 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free the model; a later `run` raises BackendError.  Closing twice is fine."""
         ...
+
+
+class FileBackend(Backend, Protocol):
+    """A backend made of one file, which says which outputs the file has."""
+
+    outputs: tuple[str, ...]
+
+
+B = TypeVar("B", bound=FileBackend)
+
+
+def open_verified(
+    open_file: Callable[[Path, BackendOptions, Facts], B],
+    bundle: Bundle,
+    artifact: Artifact,
+    options: BackendOptions,
+) -> B:
+    """Open one file of a bundle after comparing it with the manifest, and compare what it takes.
+
+    Raises:
+        CorruptArtifact: the file is missing.
+        ChecksumMismatch: the file is truncated or another one.
+        SchemaMismatch: inputs or outputs are not those of the manifest.
+    """
+    path = verify_artifact(bundle, artifact)
+    facts = Facts(
+        artifact=f"{artifact.file} sha256:{artifact.sha256[:12]}",
+        precision=artifact.precision_found,
+        batch_min=artifact.batch_min,
+        batch_opt=artifact.batch_opt,
+        batch_max=artifact.batch_max,
+    )
+    backend = open_file(path, options, facts)
+    promised = [bundle.heads[head].output for head in artifact.heads]
+    missing = [name for name in promised if name not in backend.outputs]
+    if missing or backend.input_hw != artifact.size_hw:
+        backend.close()
+        raise SchemaMismatch(
+            f"{str(path)!r} takes {backend.input_hw} and gives {', '.join(backend.outputs)}; its "
+            f"manifest says {artifact.size_hw} and {', '.join(missing) or 'the same'}; export again"
+        )
+    return backend
+
+
+def facts_of_file(path: Path, facts: Facts | None, batch: int | None) -> Facts:
+    """What is known of a file: from its bundle, else its name; a fixed batch overrules both."""
+    facts = facts or Facts(artifact=path.name, batch_opt=8, batch_max=64)
+    if batch is None:
+        return facts
+    return replace(facts, batch_min=batch, batch_opt=batch, batch_max=batch)
+
+
+def device_kind(device: str, allowed: Sequence[str]) -> str:
+    """Kind of a device, such as "cuda" of "cuda:1".
+
+    Raises:
+        ConfigError: no device, or of a kind that is not allowed.
+    """
+    kind = re.split("[:.]", device)[0]
+    if kind not in allowed or not re.fullmatch(DEVICES[kind][0], device):
+        examples = ", ".join(DEVICES[kind][1] for kind in DEVICES if kind in allowed)
+        raise ConfigError(f"no device {device!r}; allowed are auto, {examples}")
+    return kind
+
+
+@contextmanager
+def importing(module: str, title: str, install: str) -> Generator[None]:
+    """Translate what an `import` of the runtime inside the block raises.
+
+    Raises:
+        Absent: it is not installed.
+        BackendUnavailable: it is, but broken.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name != module:
+            raise BackendUnavailable(f"{title} lacks the module {exc.name!r}; {install}") from exc
+        raise Absent(f"{title} is not installed; {install}") from exc
+    except Exception as exc:  # whatever a broken shared library makes of it
+        raise BackendUnavailable(
+            f"{title} is installed but cannot be imported ({first_line(exc)}); {install}"
+        ) from exc
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of a foreign message, or the type where there is none."""
+    lines = str(exc).strip().splitlines()
+    return lines[0] if lines else type(exc).__name__
 
 
 def check_batch(batch: Batch, input_hw: tuple[int, int]) -> None:

@@ -1,20 +1,26 @@
 """Devices: what is asked for by name works, or says why not; nothing falls back in silence."""
 
 import logging
+import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from hp_sdk.backends import ort
-from hp_sdk.backends.base import BackendOptions
+from hp_sdk import backends
+from hp_sdk.backends import BACKENDS, BackendEntry, open_backend, ort
+from hp_sdk.backends.base import Absent, BackendOptions
 from hp_sdk.backends.ort import OrtBackend
+from hp_sdk.bundle import read_bundle, write_manifest
 from hp_sdk.errors import (
     BackendUnavailable,
     ConfigError,
+    CorruptArtifact,
     DeviceOutOfMemory,
     ProviderFallback,
 )
+from hp_sdk.testing import FAKE, FakeBackend, make_bundle
 
 SIZE = 32
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -70,6 +76,11 @@ def fake_runtime(monkeypatch):
     return install
 
 
+@pytest.fixture
+def onnx_bundle(tmp_path):
+    return make_bundle(tmp_path / "bundle", size_hw=(SIZE, SIZE), runtime="onnx")
+
+
 def test_a_cuda_device_on_a_cpu_build_is_unavailable(fake_runtime):
     fake_runtime(available=[CPU], started=[CPU])
 
@@ -84,15 +95,26 @@ def test_a_silent_fallback_is_an_error(fake_runtime):
         OrtBackend("m.onnx", BackendOptions(device="cuda"))
 
 
-def test_an_allowed_fallback_is_noted(fake_runtime, caplog):
+def test_an_allowed_fallback_is_noted(fake_runtime, onnx_bundle, caplog):
     fake_runtime(available=[CUDA, CPU], started=[CPU])
 
     with caplog.at_level(logging.WARNING):
-        backend = OrtBackend("m.onnx", BackendOptions(device="cuda", allow_fallback=True))
+        backend = open_backend(
+            onnx_bundle, backend="onnxruntime", device="cuda", allow_fallback=True
+        )
 
     assert backend.provider == CPU
     assert CUDA in backend.facts.notes[0]
     assert CUDA in caplog.text
+
+
+def test_a_fallback_from_an_own_list_of_providers_is_noted_too(fake_runtime, onnx_bundle):
+    fake_runtime(available=["Tensorrt", CUDA, CPU], started=[CPU])
+
+    backend = open_backend(onnx_bundle, providers=["Tensorrt", CUDA, CPU], allow_fallback=True)
+
+    assert backend.provider == CPU
+    assert "Tensorrt" in backend.facts.notes[0]
 
 
 def test_the_device_number_reaches_the_runtime(fake_runtime):
@@ -104,12 +126,31 @@ def test_the_device_number_reaches_the_runtime(fake_runtime):
     assert runtime.sessions[0][0] == [(CUDA, {"device_id": 3}), CPU]
 
 
-def test_without_a_device_cuda_is_tried_and_the_cpu_is_no_failure(fake_runtime):
-    fake_runtime(available=[CUDA, CPU], started=[CPU])
-    assert OrtBackend("m.onnx").provider == CPU
-
+def test_without_a_device_cuda_is_tried_and_the_cpu_is_no_failure(fake_runtime, onnx_bundle):
     fake_runtime(available=[CUDA, CPU], started=[CUDA, CPU])
-    assert OrtBackend("m.onnx").provider == CUDA
+    assert open_backend(onnx_bundle).provider == CUDA
+
+    fake_runtime(available=[CUDA, CPU], started=[CPU])
+    assert open_backend(onnx_bundle).provider == CPU
+
+
+def test_without_a_device_a_cuda_that_does_not_start_is_noted_and_one_not_there_is_not(
+    fake_runtime, onnx_bundle
+):
+    fake_runtime(available=[CUDA, CPU], started=[CPU])
+    assert CUDA in open_backend(onnx_bundle).facts.notes[0]
+
+    fake_runtime(available=[CPU], started=[CPU])
+    assert open_backend(onnx_bundle).facts.notes == ()
+
+
+def test_what_keeps_the_cuda_libraries_from_loading_is_told(fake_runtime, capsys):
+    runtime = fake_runtime(available=[CUDA, CPU], started=[CPU])
+    runtime.preload_dlls = lambda: sys.stdout.write("Failed to load libcublas.so.13\nmore")
+
+    with pytest.raises(ProviderFallback, match=r"libcublas\.so\.13"):
+        OrtBackend("m.onnx", BackendOptions(device="cuda"))
+    assert capsys.readouterr().out == ""
 
 
 def test_every_provider_of_an_own_list_is_insisted_on(fake_runtime):
@@ -150,7 +191,7 @@ def test_threads_reach_the_runtime(fake_runtime):
 
     assert runtime.sessions[0][1].intra_op_num_threads == 3
     with pytest.raises(ConfigError, match="num_threads is 0"):
-        OrtBackend("m.onnx", BackendOptions(num_threads=0))
+        BackendOptions(num_threads=0)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:-1", "CPU", "cpu:0", ""])
@@ -161,3 +202,147 @@ def test_an_unknown_device_is_refused(fake_runtime, device):
         return
     with pytest.raises(ConfigError, match="cuda:0"):
         OrtBackend("m.onnx", BackendOptions(device=device))
+
+
+def test_a_corrupt_network_is_corrupt_on_whatever_device(tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a network")
+
+    with pytest.raises(CorruptArtifact):
+        OrtBackend(path, BackendOptions(providers=[CPU]))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return make_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def runtimes(monkeypatch):
+    """Replace all runtimes by fakes: name → {device: what opening raises, or None}."""
+
+    def install(**table):
+        monkeypatch.setattr(backends, "BACKENDS", {})
+        for name, outcomes in table.items():
+            module = SimpleNamespace(open_artifact=_opener(name, outcomes))
+            monkeypatch.setitem(sys.modules, f"fake_{name}", module)
+            entry = BackendEntry(f"fake_{name}", name, "fake", tuple(outcomes))
+            monkeypatch.setitem(backends.BACKENDS, name, entry)
+
+    return install
+
+
+def _opener(name, outcomes):
+    def open_artifact(bundle, artifact, options):
+        if outcomes[options.device.partition(":")[0]] is not None:
+            raise outcomes[options.device.partition(":")[0]]
+        backend = FakeBackend(bundle)
+        backend.name, backend.provider = name, options.device
+        backend.facts = replace(backend.facts, notes=options.notes)
+        return backend
+
+    return open_artifact
+
+
+def test_auto_prefers_the_better_device_to_the_earlier_runtime(bundle, runtimes):
+    runtimes(a={"cuda": Absent("a: no cuda"), "cpu": None}, b={"cuda": None, "cpu": None})
+
+    opened = open_backend(bundle)
+
+    assert (opened.name, opened.provider) == ("b", "cuda")
+    assert opened.facts.notes == ()
+
+
+def test_auto_says_once_what_it_chose_and_why_not_the_others(bundle, runtimes, caplog):
+    runtimes(a={"cuda": Absent("a is gone"), "cpu": Absent("a is gone")}, b={"cpu": None})
+
+    with caplog.at_level(logging.INFO):
+        open_backend(bundle)
+
+    assert [record.message for record in caplog.records] == [
+        "chose b on cpu; passed over: a is gone"
+    ]
+
+
+def test_auto_passes_over_runtimes_that_read_other_artifacts(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(BACKENDS, "fake", FAKE)
+
+    with caplog.at_level(logging.INFO):
+        backend = open_backend(make_bundle(tmp_path / "b"))
+
+    assert backend.name == "fake"
+    assert "'onnxruntime' needs an artifact of kind 'onnx'" in caplog.text
+
+
+def test_auto_with_nothing_that_works_lists_every_reason(bundle, runtimes):
+    runtimes(a={"cuda": Absent("no a"), "cpu": Absent("no a")}, b={"cpu": Absent("no b")})
+
+    with pytest.raises(BackendUnavailable, match=r"works: no a; no b$"):
+        open_backend(bundle)
+
+
+def test_the_one_broken_thing_is_told_before_what_is_merely_not_there(bundle, runtimes):
+    runtimes(a={"cuda": ProviderFallback("a came back on the CPU")}, b={"cuda": Absent("no b")})
+
+    with pytest.raises(ProviderFallback, match="a came back"):
+        open_backend(bundle, device="cuda")
+
+
+def test_a_device_asked_for_is_tried_on_every_runtime_before_a_fallback(bundle, runtimes, caplog):
+    nowhere = Absent("a: no cuda")
+    runtimes(a={"cuda": nowhere, "cpu": None}, b={"cuda": None, "cpu": None})
+    assert open_backend(bundle, device="cuda:1", allow_fallback=True).provider == "cuda:1"
+
+    runtimes(a={"cuda": nowhere, "cpu": None}, b={"cuda": Absent("b: no cuda"), "cpu": None})
+    opened = open_backend(bundle, device="cuda:1", allow_fallback=True)
+
+    assert (opened.name, opened.provider) == ("a", "cpu")
+    assert [note[-10:] for note in opened.facts.notes] == ["a: no cuda", "b: no cuda"]
+    assert caplog.records[-1].levelname == "WARNING"
+
+
+def test_a_fallback_is_for_devices_not_for_mistakes(bundle, runtimes):
+    runtimes(a={"cuda": None, "cpu": None})
+
+    for wrong in ("cuda:x", "cuda:-1", "gpu", "CUDA", "cpu:0", "GPU"):
+        with pytest.raises(ConfigError, match=r"allowed are auto, cpu, cuda"):
+            open_backend(bundle, device=wrong, allow_fallback=True)
+
+
+@pytest.mark.parametrize("given", [None, "auto", ""])
+def test_no_device_is_auto(bundle, runtimes, given):
+    runtimes(a={"cpu": None, "NPU": None})
+
+    assert open_backend(bundle, device=given).provider == "cpu"
+    assert open_backend(bundle, device="NPU").provider == "NPU"
+
+
+def test_an_unknown_backend_or_precision_is_refused(bundle, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", FAKE)
+
+    with pytest.raises(ConfigError, match=r"'tensorflow'.*onnxruntime"):
+        open_backend(bundle, backend="tensorflow")
+    for backend in ("fake", "auto"):
+        with pytest.raises(ConfigError, match=r"no int8.*fp32"):
+            open_backend(bundle, backend=backend, precision="int8")
+
+
+def test_precision_chooses_among_artifacts(bundle, monkeypatch):
+    full = bundle.artifacts[0]
+    half = replace(full, precision_found="fp16", batch_max=3)
+    write_manifest(replace(bundle, artifacts=(full, half)), bundle.root)
+    monkeypatch.setitem(BACKENDS, "fake", FAKE)
+
+    opened = open_backend(read_bundle(bundle.root), backend="fake", precision="fp16")
+
+    assert opened.facts.batch_max == 3
+
+
+def test_a_precision_only_a_runtime_can_compute_in_is_offered(bundle, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", FAKE)
+    with pytest.raises(ConfigError, match=r"openvino can compute fp32 in bf16"):
+        open_backend(bundle, backend="fake", precision="bf16")
+
+    monkeypatch.setitem(BACKENDS, "fake", FAKE._replace(computes=("bf16",)))
+    assert open_backend(bundle, backend="fake", precision="bf16").name == "fake"

@@ -150,3 +150,169 @@ def test_json_tells_parts_receipt_and_timing(labels):
 
 def test_a_result_introduces_itself_in_one_line(result):
     assert repr(result) == "Result(cihp, 40 x 30 px: hair, face, right-arm, left-arm)"
+
+
+def test_boxes_and_centroids_are_those_of_the_parts(result):
+    assert result.boxes() == {
+        "hair": (5, 2, 25, 10),
+        "face": (8, 10, 22, 20),
+        "right-arm": (5, 20, 10, 30),
+        "left-arm": (20, 20, 24, 30),
+    }
+    assert result.centroids()["hair"] == (15, 6)
+    assert result.centroids()["left-arm"] == (22, 25)
+    assert list(result.centroids()) == result.parts
+
+
+def test_polygons_of_a_group_are_one_ring_per_piece(result):
+    left, right = result.polygons("arms", epsilon_px=0)
+    assert left.tolist() == [[5, 20], [10, 20], [10, 30], [5, 30]]
+    assert right.tolist() == [[20, 20], [24, 20], [24, 30], [20, 30]]
+    assert result.polygons("coat") == []
+    with pytest.raises(InputError, match="no part 'wing'"):
+        result.polygons("wing")
+
+
+def test_run_lengths_are_those_of_the_mask(result):
+    rle = result.rle("left-arm")
+    assert rle.size_hw == (40, 30)
+    assert rle.counts == (820, 10, 30, 10, 30, 10, 30, 10, 250)
+    assert rle.to_coco() == {"size": [40, 30], "counts": rle.compressed}
+
+
+def test_coco_annotations_are_one_per_part(result):
+    annotations = result.to_coco(image_id=7, first_id=100)
+    assert [each["id"] for each in annotations] == [100, 101, 102, 103]
+    assert {each["image_id"] for each in annotations} == {7}
+    assert annotations[0] == {
+        "id": 100,
+        "image_id": 7,
+        "category_id": HAIR,
+        "bbox": [5, 2, 20, 8],
+        "area": 160,
+        "segmentation": result.rle("hair").to_coco(),
+        "iscrowd": 0,
+    }
+    json.dumps(annotations)
+
+
+def test_coco_categories_name_what_annotations_refer_to(result):
+    names = {each["id"]: each["name"] for each in result.coco_categories()}
+    assert [names[each["category_id"]] for each in result.to_coco()] == result.parts
+    assert list(names) == list(range(1, 20))
+
+
+def test_a_confident_annotation_has_a_score(labels):
+    confidence = np.full(labels.shape, 51, np.uint8)
+    result = Result(labels=labels, domain=CIHP, confidence=confidence)
+    assert {each["score"] for each in result.to_coco()} == {0.2}
+
+
+def test_pycocotools_reads_the_annotations(result):
+    coco = pytest.importorskip("pycocotools.mask")
+    for each, name in zip(result.to_coco(), result.parts, strict=True):
+        np.testing.assert_array_equal(coco.decode(each["segmentation"]), result.mask(name))
+        assert coco.toBbox(each["segmentation"]).tolist() == each["bbox"]
+
+
+def test_a_crop_is_the_photo_around_the_parts(result):
+    np.testing.assert_array_equal(result.crop("face"), result.image[10:20, 8:22])
+    np.testing.assert_array_equal(result.crop("hair", "arms"), result.image[2:30, 5:25])
+    np.testing.assert_array_equal(result.crop(), result.image[2:30, 5:25])
+
+
+def test_a_crops_margin_is_a_share_of_the_box_and_ends_at_the_border(result):
+    np.testing.assert_array_equal(result.crop("face", margin=0.1), result.image[9:21, 7:23])
+    np.testing.assert_array_equal(result.crop("face", margin=9.0), result.image)
+    with pytest.raises(ConfigError, match=r"margin is -0\.1"):
+        result.crop("face", margin=-0.1)
+
+
+def test_a_crop_is_a_copy(result):
+    before = result.image.copy()
+    result.crop("face")[:] = 0
+    np.testing.assert_array_equal(result.image, before)
+
+
+def test_there_is_no_crop_of_what_is_not_there(result):
+    with pytest.raises(InputError, match="no coat; it has hair, face, right-arm, left-arm"):
+        result.crop("coat")
+    with pytest.raises(InputError, match=r"keeps no photo; call crop\(image=\.\.\.\)"):
+        Result(labels=result.labels, domain=CIHP).crop("face")
+
+
+def test_a_cutout_is_the_photo_within_the_parts(result):
+    cut = result.cutout("face", "hair")
+    mask = result.mask("face", "hair")
+    assert cut.shape == (40, 30, 4)
+    assert cut.dtype == np.uint8
+    np.testing.assert_array_equal(cut[mask][:, :3], result.image[mask])
+    np.testing.assert_array_equal(cut[..., 3], np.where(mask, 255, 0))
+    assert not cut[~mask].any()
+
+
+def test_a_cutout_without_names_is_the_whole_person(result, labels):
+    np.testing.assert_array_equal(result.cutout()[..., 3] > 0, labels > 0)
+
+
+def test_a_cutout_can_be_soft_cropped_and_lie_on_a_colour(result):
+    soft = result.cutout("face", feather_px=4)
+    assert {*np.unique(soft[15, :, 3])} > {0, 255}
+    assert result.cutout("face", crop=True).shape == (10, 14, 4)
+    assert result.cutout("face", crop=True, feather_px=4).shape == (14, 18, 4)
+    on_green = result.cutout("face", background=(0, 255, 0))
+    assert on_green[0, 0].tolist() == [0, 255, 0, 255]
+    np.testing.assert_array_equal(on_green[15, 15, :3], result.image[15, 15])
+
+
+def test_a_cutout_of_what_is_not_there_is_empty_and_has_no_box(result):
+    assert not result.cutout("coat").any()
+    with pytest.raises(InputError, match="no coat"):
+        result.cutout("coat", crop=True)
+
+
+def test_colours_can_be_chosen(result, labels):
+    np.testing.assert_array_equal(result.colorize("domain"), result.colorize())
+    assert result.colorize("colorblind")[5, 15].tolist() == [0xE6, 0x9F, 0]
+    own = [(k, k, k) for k in range(20)]
+    np.testing.assert_array_equal(result.colorize(own)[..., 0], labels)
+    over = result.overlay(1.0, contours=False, palette=own)
+    np.testing.assert_array_equal(over[labels > 0][:, 0], labels[labels > 0])
+    with pytest.raises(ConfigError, match="no palette 'nice'"):
+        result.overlay(palette="nice")
+
+
+@pytest.fixture
+def large():
+    labels = np.zeros((300, 240), np.uint8)
+    labels[100:200, 60:120], labels[200:280, 60:120] = HAIR, 255
+    return Result(labels=labels, domain=CIHP, image=np.full((300, 240, 3), 128, np.uint8))
+
+
+def test_the_legend_has_the_parts_found_and_what_is_undecided(large):
+    outside = (large.overlay(legend=True) != large.overlay()).any(axis=2)
+    legend = large.overlay(legend=True)[outside].tolist()
+    assert [*CIHP.palette[HAIR]] in legend
+    assert [224, 224, 192] in legend
+    assert [*CIHP.palette[FACE]] not in legend
+    assert not (outside & (large.labels > 0)).any()
+
+
+def test_show_tells_where_it_put_the_overlay(large, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = large.show(palette="colorblind")
+    assert str(path) in capsys.readouterr().out
+    seen = cv2.imread(str(path))
+    assert seen is not None
+    expected = large.overlay(legend=True, palette="colorblind")
+    np.testing.assert_array_equal(seen[..., ::-1], expected)
+
+
+def test_a_receipt_says_which_file_and_which_preprocessing(labels):
+    receipt = Receipt(model="m 1", head="cihp", backend="ort", provider="CPU")
+    assert (receipt.model_sha256, receipt.preprocess_hash) == ("", "")
+    data = Result(labels=labels, domain=CIHP, receipt=receipt).to_dict()
+    assert {"model_sha256", "preprocess_hash"} <= set(data["receipt"])

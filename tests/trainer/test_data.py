@@ -16,6 +16,7 @@ from hp_trainer.data import (
     DollSet,
     PhotoSet,
     SetConfig,
+    choose,
     collate,
     data_folder,
     open_batches,
@@ -117,3 +118,18 @@ def test_batches_do_not_depend_on_the_number_of_workers(dolls: Path, workers: in
     wanted = collate([direct[draw] for draw in draws])
     assert torch.equal(first.images, wanted.images)
     assert torch.equal(first.labels["cihp"][1], wanted.labels["cihp"][1])
+
+
+def test_a_share_of_a_set_is_seeded_and_keeps_its_order():
+    dolls = DollSet(10, (32, 32), ("atr",))
+    half, again, other = choose(dolls, 0.5, 1), choose(dolls, 0.5, 1), choose(dolls, 0.5, 2)
+    assert len(half) == 5
+    assert half.chosen == again.chosen == sorted(half.chosen)
+    assert half.chosen != other.chosen
+    assert choose(dolls, 1.0, 1) is dolls
+    assert len(choose(dolls, 0.01, 1)) == 1
+
+
+def test_an_impossible_share_is_refused():
+    with pytest.raises(ConfigError, match="above 0, up to 1"):
+        SetConfig(dolls=3, fraction=0.0)

@@ -1,22 +1,29 @@
 """The loop learns, saves, resumes exactly and starts from other checkpoints."""
 
 import csv
+import errno
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
-from hp_sdk.errors import ConfigError
+from hp_sdk.errors import ConfigError, DataError
+from hp_trainer import loop
 from hp_trainer.augment import AugmentConfig
+from hp_trainer.auxiliary import AuxConfig
 from hp_trainer.checkpoint import read_checkpoint
 from hp_trainer.config import Config, EvalConfig, TrainConfig
 from hp_trainer.data import DataConfig, SetConfig
-from hp_trainer.loop import average, averaged, build_optimiser, learning_rate, start_run, train
+from hp_trainer.loop import train
+from hp_trainer.metrics import Scores
 from hp_trainer.models.sst import PRESETS
+from hp_trainer.optimiser import average, averaged, build_optimiser, learning_rate
 from hp_trainer.paperdolls import write_dataset
-from hp_trainer.training_model import AuxConfig
+from hp_trainer.run import start_run
 
 
 def config(steps: int = 4, **train: object) -> Config:
@@ -135,20 +142,21 @@ def test_every_parameter_is_optimised_once_and_norms_do_not_decay(tmp_path: Path
 
 
 def test_schedules_warm_up_and_come_down():
-    paper = TrainConfig(steps=150, lr=1e-4, schedule="step", decay_at=125 / 150)
-    assert [learning_rate(paper, s) for s in (0, 124, 125, 149)] == pytest.approx(
+    paper = TrainConfig(lr=1e-4, schedule="step", decay_at=125 / 150)
+    assert [learning_rate(paper, s, 150) for s in (0, 124, 125, 149)] == pytest.approx(
         [1e-4, 1e-4, 1e-5, 1e-5]
     )
-    cosine = TrainConfig(steps=100, lr=1.0, schedule="cosine", warmup=10)
-    assert learning_rate(cosine, 0) == pytest.approx(0.1)
-    assert learning_rate(cosine, 9) == pytest.approx(1.0)
-    assert learning_rate(cosine, 55) == pytest.approx(0.5)
-    assert learning_rate(cosine, 100) == pytest.approx(0.0)
+    cosine = TrainConfig(lr=1.0, schedule="cosine", warmup=10)
+    assert learning_rate(cosine, 0, 100) == pytest.approx(0.1)
+    assert learning_rate(cosine, 9, 100) == pytest.approx(1.0)
+    assert learning_rate(cosine, 55, 100) == pytest.approx(0.5)
+    assert learning_rate(cosine, 100, 100) == pytest.approx(0.0)
 
 
-def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ConfigError, match="cosine"):
-        learning_rate(TrainConfig(schedule="linear"), 5)
+@pytest.mark.parametrize("key", ["schedule", "optimiser", "amp"])
+def test_an_unknown_choice_is_refused(key):
+    with pytest.raises(ConfigError, match=f"train.{key} is 'nonsense'"):
+        TrainConfig(**{key: "nonsense"})
 
 
 def test_training_on_paper_dolls_lowers_the_loss(tmp_path: Path):
@@ -156,3 +164,134 @@ def test_training_on_paper_dolls_lowers_the_loss(tmp_path: Path):
     train(settings, tmp_path)
     seg = [float(value) for _, name, value in logged(tmp_path) if name == "seg.atr"]
     assert seg[-1] < 0.75 * seg[0]
+
+
+# ---- what a training user expects --------------------------------------------------------------
+
+
+def test_a_run_folder_tells_where_the_run_came_from(tmp_path: Path):
+    train(config(steps=2), tmp_path)
+    told = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    assert {"command", "started", "device", "packages", "git"} <= told.keys()
+    assert told["packages"]["torch"]
+
+
+def validated(tmp_path: Path, **train_settings: object) -> Config:
+    write_dataset(tmp_path / "val", count=3, seed=3, size_hw=(64, 64), split="val")
+    entry = EvalConfig(str(tmp_path / "val"), "atr", "labels_atr")
+    return replace(config(**train_settings), validate=(entry,))  # type: ignore[arg-type]
+
+
+def test_every_validation_leaves_scores_samples_and_curves(tmp_path: Path):
+    run = tmp_path / "run"
+    train(validated(tmp_path, steps=4, eval_every=2, samples=2), run)
+    scores = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in scores] == [2, 4]
+    sheets = sorted((run / "samples").iterdir())
+    assert [sheet.name for sheet in sheets] == ["000002.val.atr.png", "000004.val.atr.png"]
+    picture = cv2.imread(str(sheets[0]))
+    assert picture.shape[0] > 2 * 190
+    assert picture.shape[1] > 3 * 190
+    assert cv2.imread(str(run / "curves.png")).size
+
+
+def test_the_best_validation_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    heights = iter([0.3, 0.5, 0.4])
+
+    def scored(*_: object, **__: object) -> Scores:
+        value = next(heights)
+        return Scores(1, value, value, value, value, value, {"background": value})
+
+    monkeypatch.setattr("hp_trainer.loop.evaluate_list", scored)
+    run = tmp_path / "run"
+    train(validated(tmp_path, steps=6, eval_every=2, samples=0), run)
+    best = read_checkpoint(run / "best.pt")
+    assert best.train["step"] == 4
+    assert best.train["score"] == 0.5
+    assert "optimiser" not in best.train
+    assert read_checkpoint(run / "last.pt").train["best"] == 0.5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_is_saved_and_goes_on_exactly(tmp_path: Path, monkeypatch, number):
+    full = config(steps=4, decay_at=9.0, save_every=100)
+    straight = weights(train(full, tmp_path / "straight"))
+    step = loop.optimise
+
+    def interrupted(run, batch):
+        if run.step == 1:
+            signal.raise_signal(number)
+        return step(run, batch)
+
+    monkeypatch.setattr(loop, "optimise", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(full, tmp_path / "stopped")
+    monkeypatch.setattr(loop, "optimise", step)
+    saved = tmp_path / "stopped" / "last.pt"
+    assert read_checkpoint(saved).train["step"] == 2
+    resumed = weights(train(full, tmp_path / "stopped", resume=saved))
+    assert all(torch.equal(straight[name], value) for name, value in resumed.items())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_names_itself_and_loses_no_step(tmp_path: Path, monkeypatch, workers):
+    write_dataset(tmp_path / "data", count=4, seed=3, size_hw=(64, 64), split="train")
+    settings = config(steps=30, save_every=100)
+    entry = SetConfig(root=str(tmp_path / "data"), labels={"atr": "labels_atr"})
+    data = replace(settings.data, sets=(entry,), workers=workers)
+    broken = sorted((tmp_path / "data" / "images").iterdir())[1]
+    step = loop.optimise
+
+    def breaking(run, batch):
+        broken.write_bytes(b"no picture")
+        return step(run, batch)
+
+    monkeypatch.setattr(loop, "optimise", breaking)
+    with pytest.raises(DataError) as failure:
+        train(replace(settings, data=data), tmp_path / "run")
+    assert broken.name in str(failure.value)
+    assert "Traceback" not in str(failure.value)
+    assert read_checkpoint(tmp_path / "run" / "last.pt").train["step"] < 30
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
+    path = train(config(steps=2), tmp_path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ConfigError, match=r"No space left.*earlier"):
+        train(config(steps=4), tmp_path, resume=path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_half_precision_learns_and_resumes(tmp_path: Path):
+    settings = config(steps=4, amp="bf16", decay_at=9.0)
+    straight = weights(train(settings, tmp_path / "straight"))
+    half = replace(settings, train=replace(settings.train, steps=2))
+    stopped = train(half, tmp_path / "stopped")
+    resumed = weights(train(settings, tmp_path / "stopped", resume=stopped))
+    assert all(torch.equal(straight[name], value) for name, value in resumed.items())
+    assert all(value.isfinite().all() for value in straight.values())
+
+
+def test_stochastic_gradient_descent_is_a_choice(tmp_path: Path):
+    run = start_run(config(optimiser="sgd"), tmp_path, None)
+    assert isinstance(run.optimiser, torch.optim.SGD)
+    assert run.optimiser.defaults["momentum"] == 0.9
+
+
+def test_labels_give_the_regions_for_the_first_epochs_only(tmp_path: Path):
+    settings = config()
+    run = start_run(
+        replace(settings, aux=replace(settings.aux, gt_warmup_epochs=2)), tmp_path, None
+    )
+    loop.read_batches(run)
+    assert run.images_per_epoch == 8
+    warm = []
+    for run.step in range(10):
+        warm.append(loop.in_warm_up(run))
+    assert warm == [True] * 8 + [False] * 2  # two passes over 8 images in batches of 2

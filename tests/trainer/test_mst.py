@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from hp_trainer.models.auxiliary.mst import MST, scr
+from hp_trainer.models.auxiliary.mst import MST, meet, scr, symmetric_scr
 
 WIDTH, ZA, ZB = 6, 3, 5
 ASYMMETRIC = torch.arange(ZB * ZA, dtype=torch.float32).view(ZB, ZA) / 10  # (Zb, Za)
@@ -112,7 +112,7 @@ def test_a_zero_static_matrix_leaves_no_residual():
 def test_the_image_mapping_equals_a_double_loop_over_image_pairs(level):
     mst = random_mst(dynamic_scale="none")
     x_a, x_b, s_a, s_b = image_problem()
-    to_b, to_a = mst.map_image(level, x_a, x_b, s_a, s_b)
+    to_b, to_a = mst.map_image(level, (x_a, x_b), (s_a, s_b))
     assert (to_b.shape, to_a.shape) == ((2, 3, ZB, WIDTH), (2, 3, ZA, WIDTH))
     for i in range(2):
         for j in range(3):
@@ -125,8 +125,8 @@ def test_the_image_mapping_equals_a_double_loop_over_image_pairs(level):
 def test_the_dynamic_matrix_is_divided_by_the_root_of_the_width_by_default():
     problem = image_problem()
     for scaled, raw in zip(
-        random_mst().map_image(2, *problem),
-        random_mst(dynamic_scale="none").map_image(2, *problem),
+        random_mst().map_image(2, problem[:2], problem[2:]),
+        random_mst(dynamic_scale="none").map_image(2, problem[:2], problem[2:]),
         strict=True,
     ):
         close(scaled * math.sqrt(WIDTH), raw)
@@ -141,8 +141,8 @@ def test_a_category_absent_from_the_source_image_contributes_nothing():
     s_a[:, 1] = 0  # MSA's summary of an empty region
     changed = x_a.clone()
     changed[:, 1] += 1.0
-    before, _ = mst.map_image(1, x_a, x_b, s_a, s_b)
-    after, _ = mst.map_image(1, changed, x_b, s_a, s_b)
+    before, _ = mst.map_image(1, (x_a, x_b), (s_a, s_b))
+    after, _ = mst.map_image(1, (changed, x_b), (s_a, s_b))
     close(after, before)
 
 
@@ -189,7 +189,7 @@ def test_both_sides_of_the_consistency_are_trained():
 
 def image_loss(mst, level, problem):
     x_a, x_b, _, _ = problem
-    to_b, to_a = mst.map_image(level, *problem)
+    to_b, to_a = mst.map_image(level, problem[:2], problem[2:])
     return scr(to_a, x_a[:, None].expand_as(to_a)) + scr(to_b, x_b[None].expand_as(to_b))
 
 
@@ -221,3 +221,40 @@ def test_a_pair_has_the_published_size():
     mst = MST(256, torch.ones(18, 7))
     assert sum(p.numel() for p in mst.parameters()) == 1_972_224
     assert not any("static" in name for name in mst.state_dict())
+
+
+# ---- which images meet, and what counts (registers A7 to A9) -----------------------------------
+
+
+def test_listed_pairs_give_the_same_maps_as_all_pairs_at_their_places():
+    mst, (x_a, x_b, s_a, s_b) = random_mst(), image_problem()
+    pairs = (torch.tensor([1, 0, 1]), torch.tensor([2, 2, 0]))
+    every = mst.map_image(2, (x_a, x_b), (s_a, s_b))
+    some = mst.map_image(2, (x_a, x_b), (s_a, s_b), pairs)
+    for all_pairs, listed in zip(every, some, strict=True):
+        close(listed, all_pairs[pairs[0], pairs[1]])
+
+
+def test_pairs_meet_image_by_image():
+    x_a, x_b, _, _ = image_problem()
+    pairs = (torch.tensor([1]), torch.tensor([2]))
+    left, right = meet(x_a, x_b, pairs)
+    assert torch.equal(left, x_a[1:2])
+    assert torch.equal(right, x_b[2:3])
+
+
+def test_left_out_rows_change_no_consistency():
+    x, y = torch.randn(2, 4, 5, WIDTH)
+    rows = torch.tensor([True, False, True, False, True])
+    close(scr(x, y, rows), scr(x[:, rows], y[:, rows]))
+    assert scr(x, y, torch.zeros(5, dtype=torch.bool)).item() == 0
+
+
+@pytest.mark.parametrize(("stop", "trained"), [("none", 2), ("state", 1), ("mapped", 1)])
+def test_a_stopped_side_gets_no_gradient(stop, trained):
+    states = [torch.randn(3, WIDTH, requires_grad=True) for _ in range(2)]
+    maps = [torch.randn(3, WIDTH, requires_grad=True) for _ in range(2)]
+    symmetric_scr((states[0], states[1]), (maps[0], maps[1]), stop=stop).backward()
+    sides = [side for side, of in (("state", states), ("mapped", maps)) if of[0].grad is not None]
+    assert len(sides) == trained
+    assert stop not in sides

@@ -49,3 +49,24 @@ def test_another_seed_gives_another_order():
 def test_apportion_fills_the_batch_exactly():
     assert apportion(np.array([2.6, 0.9, 0.5]), 4, 1).tolist() == [2, 1, 1]
     assert apportion(np.array([2.6, 0.9, 0.5]), 4, 0).tolist() == [3, 1, 0]
+
+
+def test_proportional_mixing_leaves_the_sets_of_a_batch_to_chance():
+    def counts(mix):
+        sampler = iter(DomainMixSampler([10, 30], [1, 1], batch=4, seed=2, start=0, mix=mix))
+        return [sum(which == 0 for which, _, _ in next(sampler)) for _ in range(200)]
+
+    assert set(counts("domains")) == {1}
+    chance = counts("proportional")
+    assert {0, 1, 2} <= set(chance)
+    assert 0.8 < sum(chance) / 200 < 1.2
+
+
+def test_a_resumed_proportional_mix_goes_on_where_it_stopped():
+    def draws(start, count):
+        sampler = iter(
+            DomainMixSampler([5, 7], [1, 2], batch=3, seed=4, start=start, mix="proportional")
+        )
+        return [next(sampler) for _ in range(count)]
+
+    assert draws(0, 9)[6:] == draws(6, 3)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hp_sdk.domains import Domain, load_domain
 from hp_sdk.errors import ConfigError
+from hp_trainer.auxiliary import image_pairs
 from hp_trainer.models.auxiliary.msa import predicted_regions
 from hp_trainer.models.auxiliary.mse import associate
 from hp_trainer.models.auxiliary.mst import scr
@@ -161,10 +162,8 @@ def test_consistency_losses_equal_a_double_loop_over_the_images_of_two_domains()
         one_a, one_b = slice(i, i + 1), slice(j, j + 1)
         to_b, to_a = mst.map_image(
             level,
-            x_a[level][one_a],
-            x_b[level][one_b],
-            s_a[level - 1][one_a],
-            s_b[level - 1][one_b],
+            (x_a[level][one_a], x_b[level][one_b]),
+            (s_a[level - 1][one_a], s_b[level - 1][one_b]),
         )
         image += scr(x_a[level][i], to_a[0, 0]) + scr(x_b[level][j], to_b[0, 0])
     close(losses[f"img.{a}__{b}"], image / len(pairs))
@@ -295,3 +294,96 @@ def test_a_few_steps_on_one_batch_lower_what_they_weigh_most(weights, falling):
     watched = [key for key in first if key.partition(".")[0] in falling]
     assert len(watched) >= 3
     assert [key for key in watched if last[key] > 0.8 * first[key]] == []
+
+
+# ---- options of the ambiguity register ---------------------------------------------------------
+
+
+@torch.no_grad()
+def test_random_pairs_are_as_many_as_the_larger_side_and_average_some_of_all_pairs():
+    torch.manual_seed(3)
+    i, j = image_pairs(2, 5, "random") or ([], [])
+    assert len(i) == len(j) == 5
+    assert max(i) < 2
+    assert max(j) < 5
+    images, labels = batch({"pascal": 2, "atr": 2})
+    model = training("pascal", "atr", pairing="random")
+    seen = {round(float(model.losses(images, labels)["img.pascal__atr"]), 5) for _ in range(8)}
+    assert len(seen) > 1
+
+
+@torch.no_grad()
+def test_labels_give_the_regions_while_warming_up():
+    images, labels = batch({"pascal": 2})
+    by_prediction, by_label = training("pascal"), training("pascal", mask_source="gt")
+    warm = by_prediction.losses(images, labels, warm_up=True)
+    assert torch.equal(warm["aux.pascal"], by_label.losses(images, labels)["aux.pascal"])
+    assert not torch.equal(warm["aux.pascal"], by_prediction.losses(images, labels)["aux.pascal"])
+
+
+@torch.no_grad()
+def test_each_consistency_can_be_switched_off():
+    images, labels = batch({"pascal": 1, "atr": 1})
+    kinds = {}
+    for switch in ("scr_dataset", "scr_image"):
+        losses = training("pascal", "atr", **{switch: False}).losses(images, labels)
+        kinds[switch] = {key.partition(".")[0] for key in losses} & {"dataset", "img"}
+    assert kinds == {"scr_dataset": {"img"}, "scr_image": {"dataset"}}
+
+
+@torch.no_grad()
+def test_absent_categories_can_be_left_out_of_the_consistency():
+    images, labels = batch({"pascal": 2, "atr": 2})
+    for name, (_, maps) in labels.items():
+        maps[maps != 255] %= 2  # only two categories have pixels
+        assert labels[name][1].max() == 255
+    losses = [
+        training("pascal", "atr", mask_source="gt", scr_skip_absent=skip).losses(images, labels)
+        for skip in (False, True)
+    ]
+    assert losses[0]["img.pascal__atr"] != losses[1]["img.pascal__atr"]
+
+
+@torch.no_grad()
+def test_the_loss_of_a_domain_may_average_its_images_and_the_domains():
+    images, labels = batch({"pascal": 2, "atr": 1})
+    labels["pascal"][1][0, 8:] = 255  # one image says little
+    by_pixel = training("pascal", "atr").losses(images, labels)
+    by_image = training("pascal", "atr", seg_mean="images").losses(images, labels)
+    index, maps = labels["pascal"]
+    one_by_one = [
+        training("pascal", "atr").losses(images, {"pascal": (index[i : i + 1], maps[i : i + 1])})
+        for i in range(2)
+    ]
+    close(by_image["seg.pascal"], sum(float(each["seg.pascal"]) for each in one_by_one) / 2)
+    assert not torch.isclose(by_image["seg.pascal"], by_pixel["seg.pascal"])
+    summed = training("pascal", "atr", lam=0.0).losses(images, labels)["total"]
+    averaged = training("pascal", "atr", lam=0.0, average_domains=True).losses(images, labels)
+    close(averaged["total"], summed / 2)
+
+
+def test_one_projection_for_all_scales_is_smaller():
+    sizes = [
+        sum(p.numel() for p in training("pascal", share_w=share).aux.parameters())
+        for share in (False, True)
+    ]
+    projections = 2 * 32 * 32 + 3 * (32 * 32 + 32)  # W_s, f_Q, f_K, f_V
+    assert sizes[0] - sizes[1] == 2 * projections
+
+
+@pytest.mark.parametrize("key", ["pairing", "scr_stop", "seg_mean", "mask_source", "intra_mask"])
+def test_an_unknown_choice_is_refused_by_its_key(key):
+    with pytest.raises(ConfigError, match=f"aux.{key} is 'nonsense'"):
+        training("pascal", **{key: "nonsense"})
+
+
+def test_word_vectors_from_a_file_replace_the_static_prior(tmp_path):
+    words = sorted(
+        {w for n in ("pascal", "atr") for name in load_domain(n).names for w in name.split("-")}
+    )
+    lines = [f"{word} {i % 3} {i % 5} 1" for i, word in enumerate(words)]
+    (tmp_path / "vectors.txt").write_text("\n".join(lines), "utf-8")
+    path = str(tmp_path / "vectors.txt")
+    model = training("pascal", "atr", embeddings=path)
+    expected = static_cross(load_domain("atr"), load_domain("pascal"), embeddings=path)
+    assert torch.equal(model.aux.mst["pascal__atr"].m_static, torch.from_numpy(expected))

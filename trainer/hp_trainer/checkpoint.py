@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hp_sdk.domains import Domain
-from hp_sdk.errors import CorruptArtifact, ModelNotFound, SchemaMismatch
+from hp_sdk.errors import ConfigError, CorruptArtifact, ModelNotFound, SchemaMismatch
 from hp_trainer.models import build_network
 from hp_trainer.models.sst import MEAN, STD
 
@@ -60,7 +60,11 @@ def describe_network(net: nn.Module) -> tuple[str, dict[str, Any]]:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write to a temporary name, then rename: an interrupted write loses no earlier file."""
+    """Write to a temporary name, then rename: an interrupted write loses no earlier file.
+
+    Raises:
+        ConfigError: the folder cannot be written to, or the disk is full.
+    """
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -72,11 +76,16 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "aux": checkpoint.aux,
         "train": _plain(checkpoint.train),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, temporary)
         temporary.replace(path)
+    except (OSError, RuntimeError) as exc:  # torch's own writer reports a full disk as the latter
+        raise ConfigError(
+            f"cannot write {path}: {exc}; an earlier checkpoint of that name is untouched. "
+            "Free space or choose another folder, and resume"
+        ) from exc
     finally:
         temporary.unlink(missing_ok=True)
 

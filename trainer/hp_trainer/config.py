@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hp_sdk.errors import ConfigError
+from hp_trainer.auxiliary import AuxConfig
 from hp_trainer.data import DataConfig
+from hp_trainer.dedicated import DedicatedConfig
 from hp_trainer.models.sst import PRESETS, SSTConfig
-from hp_trainer.training_model import AuxConfig
+from hp_trainer.optimiser import OptimiserConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,39 +32,36 @@ class EvalConfig:
     split: str = "val"
     limit: int = 0
     """Use only the first `limit` images; 0 uses all."""
+    layout: str = "auto"
+    """`auto` (the neutral layout, or the published one that `root` looks like), or its name."""
+    decode_colors: bool = False
+    """Accept label pictures in the colours of the domain's palette; otherwise they are errors."""
 
 
 @dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Optimiser, schedule and bookkeeping. AdamW, linear warm-up, then `schedule`."""
+class TrainConfig(OptimiserConfig):
+    """Optimiser, schedule and bookkeeping."""
 
     steps: int = 1000
-    lr: float = 1e-4
-    backbone_lr: float = 0.1
-    """Factor on `lr` for the backbone (1 when trained from scratch)."""
-    weight_decay: float = 0.05
-    warmup: int = 0
-    schedule: str = "step"
-    """`step` (×0.1 after `decay_at` of the run, the paper's) or `cosine`."""
-    decay_at: float = 0.8333
-    clip: float = 0.01
-    """Largest gradient norm; 0 does not clip."""
-    ema: float = 0.0
-    """Decay of the averaged weights that are shipped; 0 ships the last ones."""
-    amp: str = "off"
-    """off, bf16 or fp16 autocast."""
     compile: bool = False
-    """Compile the network (faster steps after a minute of compiling)."""
+    """Compile the network (minutes; pays on GPUs)."""
     threads: int = 0
     """Torch threads on the CPU; 0 leaves torch's choice."""
     device: str = "auto"
     seed: int = 0
     init: str = ""
-    """Checkpoint whose weights the run starts from."""
+    """Checkpoint whose weights the run starts from; its domains may be fewer or more."""
+    pretrained: str = ""
+    """Published weights (torchvision, timm, detectron2 ResNet; Mask2Former) the network starts
+    from."""
+    trust: bool = False
+    """Open `pretrained` even if its format can run programs (Python pickles)."""
     save_every: int = 500
     eval_every: int = 0
-    """Steps between validations; 0 validates at the end only."""
+    """Steps between validations; 0 validates at the end only. The best one is kept as best.pt."""
     log_every: int = 20
+    samples: int = 6
+    """Photographs on the sheet of predictions that each validation writes; 0 writes none."""
     input_hw: tuple[int, int] = (512, 512)
     """Network input size at evaluation and export."""
 
@@ -76,6 +75,7 @@ class Config:
     preset: str = "sst-r50"
     model: SSTConfig = field(default_factory=SSTConfig)
     aux: AuxConfig = field(default_factory=AuxConfig)
+    dedicated: DedicatedConfig = field(default_factory=DedicatedConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     validate: tuple[EvalConfig, ...] = ()

@@ -3,14 +3,15 @@
     set.load(i) ─ augment ─► worker processes ─ collate ─► Batch(images, {domain: (which, maps)})
 
 Neutral layout of a photo set: `images/<id>.jpg|png`, one folder of label PNGs per domain,
-`<split>.txt` with one id per line. One photo may be labelled in several domains.
+`<split>.txt` with one id per line. One photo may be labelled in several domains. The published
+datasets are read as they are distributed (`layouts`).
 Every random number comes from (seed, draw number), so a resumed run repeats nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +23,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hp_sdk.domains import Domain
-from hp_sdk.errors import ConfigError, DataError
-from hp_sdk.png import read_labels
+from hp_sdk.errors import ConfigError
 from hp_trainer.augment import AugmentConfig, Sample, augment
+from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.paperdolls import paper_doll
-from hp_trainer.sampler import DomainMixSampler, Draw
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+from hp_trainer.sampler import MIXES, DomainMixSampler, Draw, ShareOfBatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +35,17 @@ class SetConfig:
     """One source of samples."""
 
     root: str = ""
-    """Folder in the neutral layout; empty for paper dolls."""
+    """Folder of the photographs and labels; empty for paper dolls."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Domain → folder of its label PNGs."""
+    """Domain → folder of its label PNGs; `labels` in a published layout. `pascal_m2fp` for labels
+    in M2FP's order of classes, which are used as `pascal`."""
     split: str = "train"
+    layout: str = "auto"
+    """`auto` (the neutral layout, or the published one that `root` looks like), or its name."""
+    decode_colors: bool = False
+    """Accept label pictures in the colours of the domain's palette; otherwise they are errors."""
+    full_check: bool = False
+    """Read every photograph and label map before training, instead of a sample."""
     dolls: int = 0
     """Number of synthetic people images per epoch, drawn when needed (no folder)."""
     size_hw: tuple[int, int] = (256, 256)
@@ -48,8 +54,16 @@ class SetConfig:
     """How often an image of this set is drawn, relative to its share of all images."""
     limit: int = 0
     """Use only the first `limit` images; 0 uses all."""
+    fraction: float = 1.0
+    """Share of the images that is used, chosen by the seed of the run (Table 5: 0.5, 0.8, 1)."""
     cache_px: int = 0
     """Keep photographs in memory, shrunk to this longer side; 0 decodes them every time."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(
+                f"data.sets fraction is {self.fraction}; allowed are numbers above 0, up to 1"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,14 @@ class DataConfig:
     sets: tuple[SetConfig, ...] = ()
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     batch: int = 4
+    mix: str = "domains"
+    """`domains`: every batch holds every set if it fits; `proportional`: as shuffling all images
+    together would give (register A10)."""
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mix not in MIXES:
+            raise ConfigError(f"data.mix is {self.mix!r}; choose one of {', '.join(MIXES)}")
 
 
 class SampleSet(Protocol):
@@ -72,58 +93,6 @@ class SampleSet(Protocol):
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """Image (H, W, 3) uint8 RGB and its label maps by domain."""
         ...
-
-
-class PhotoSet:
-    """Photographs in the neutral layout.
-
-    Raises:
-        DataError: a folder, list, image or label map is missing or does not fit, naming the file.
-    """
-
-    def __init__(self, root: Path, labels: Mapping[str, str], split: str, limit: int = 0) -> None:
-        self.root, self.labels = root, dict(labels)
-        self.domains = tuple(labels)
-        self.ids = read_ids(root, split)[: limit or None]
-        self._images = root / "images"
-        for folder in (self._images, *(root / name for name in labels.values())):
-            if not folder.is_dir():
-                raise DataError(f"data set {root} has no folder {folder.name}/")
-        self._check_files()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Image (H, W, 3) uint8 RGB and its label maps, uncropped."""
-        del rng
-        name = self.ids[index]
-        image = read_image(self.image_path(name))
-        maps = {d: read_label(self.root / f / f"{name}.png") for d, f in self.labels.items()}
-        for domain, label in maps.items():
-            if label.shape != image.shape[:2]:
-                raise DataError(
-                    f"{self.root / self.labels[domain] / name}.png is {label.shape[1]}x"
-                    f"{label.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
-                )
-        return image, maps
-
-    def image_path(self, name: str) -> Path:
-        """The image file of one id, whatever its suffix."""
-        for suffix in IMAGE_SUFFIXES:
-            if (path := self._images / f"{name}{suffix}").exists():
-                return path
-        raise DataError(f"{self._images / name} exists with none of {', '.join(IMAGE_SUFFIXES)}")
-
-    def _check_files(self) -> None:
-        images = {path.stem for path in self._images.iterdir()}
-        missing = [f"images/{name}" for name in self.ids if name not in images]
-        for folder in self.labels.values():
-            present = {path.name for path in (self.root / folder).iterdir()}
-            missing += [f"{folder}/{n}.png" for n in self.ids if f"{n}.png" not in present]
-        if missing:
-            first = ", ".join(missing[:10])
-            raise DataError(f"{self.root} lacks {len(missing)} listed files, first: {first}")
 
 
 class CachedSet:
@@ -188,57 +157,60 @@ def data_folder(text: str) -> Path:
     return Path(expanded).expanduser()
 
 
-def read_ids(root: Path, split: str) -> list[str]:
-    """Ids of `<root>/<split>.txt`, as text (leading zeros matter)."""
-    path = root / f"{split}.txt"
-    if not path.is_file():
-        lists = ", ".join(sorted(p.stem for p in root.glob("*.txt"))) or "none"
-        raise DataError(f"{root} has no list {split}.txt; lists there: {lists}")
-    ids = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    if not ids:
-        raise DataError(f"{path} lists no image")
-    return ids
+class ChosenSet:
+    """Some samples of another set."""
+
+    def __init__(self, source: SampleSet, chosen: Sequence[int]) -> None:
+        self.source, self.chosen, self.domains = source, chosen, source.domains
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        """The sample at a place among the chosen ones."""
+        return self.source.load(self.chosen[index], rng)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Raw pixels (H, W, 3) uint8 RGB; EXIF orientation is ignored as annotations ignore it."""
-    data = np.fromfile(path, np.uint8)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if len(data) else None
-    if image is None:
-        raise DataError(f"{path} cannot be decoded as an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def choose(source: SampleSet, fraction: float, seed: int) -> SampleSet:
+    """A seeded share of a set, in its order; at least one sample."""
+    if fraction == 1:
+        return source
+    order = np.random.default_rng(seed).permutation(len(source))
+    count = max(1, round(fraction * len(source)))
+    return ChosenSet(source, sorted(int(i) for i in order[:count]))
 
 
-def read_label(path: Path) -> np.ndarray:
-    """Label ids (H, W) uint8 of a grey or indexed PNG.
-
-    Raises:
-        DataError: unreadable, or a colour picture.
-    """
-    return read_labels(path)
-
-
-def open_sets(config: DataConfig, domains: Sequence[str]) -> list[SampleSet]:
+def open_sets(
+    config: DataConfig, domains: Sequence[str], *, known: Sequence[Domain] = ()
+) -> list[SampleSet]:
     """Open every configured set.
+
+    Args:
+        config: the sets.
+        domains: names of the network's heads.
+        known: those of them that are not built in, so that their label ids can be checked.
 
     Raises:
         ConfigError: no set, or a set labelled in a domain the network has no head for.
+        DataError: a set is incomplete.
     """
     if not config.sets:
         raise ConfigError("data.sets is empty; name at least one folder or `dolls = N`")
-    sets: list[SampleSet] = []
     for i, entry in enumerate(config.sets):
-        if unknown := sorted(set(entry.labels) - set(domains)):
+        if unknown := sorted(n for n in entry.labels if encoding_of(n)[0] not in domains):
             raise ConfigError(
                 f"data.sets[{i}].labels names {unknown[0]!r}; domains are {', '.join(domains)}"
             )
-        if entry.dolls:
-            sets.append(DollSet(entry.dolls, entry.size_hw, domains))
-        else:
-            photos = PhotoSet(data_folder(entry.root), entry.labels, entry.split, entry.limit)
-            sets.append(CachedSet(photos, entry.cache_px) if entry.cache_px else photos)
-    return sets
+    return [_open_set(entry, domains, known) for entry in config.sets]
+
+
+def _open_set(entry: SetConfig, domains: Sequence[str], known: Sequence[Domain]) -> SampleSet:
+    if entry.dolls:
+        return DollSet(entry.dolls, entry.size_hw, domains)
+    options = PhotoOptions(entry.layout, entry.decode_colors, entry.full_check, tuple(known))
+    root = data_folder(entry.root)
+    photos = PhotoSet(root, entry.labels, entry.split, entry.limit, options)
+    return CachedSet(photos, entry.cache_px) if entry.cache_px else photos
 
 
 class AugmentedSamples(Dataset[Sample]):
@@ -289,20 +261,27 @@ def _single_threaded(worker: int) -> None:
 
 
 def open_batches(
-    config: DataConfig, domains: Sequence[Domain], *, seed: int, start: int
+    config: DataConfig,
+    domains: Sequence[Domain],
+    *,
+    seed: int,
+    start: int,
+    part: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any]:
-    """An endless loader of `Batch` from step `start` on."""
-    sets = open_sets(config, [domain.name for domain in domains])
+    """An endless loader of `Batch` from step `start` on; `part` is (rank, world size)."""
+    sets = open_sets(config, [domain.name for domain in domains], known=domains)
+    sets = [choose(s, e.fraction, seed) for s, e in zip(sets, config.sets, strict=True)]
     sampler = DomainMixSampler(
         [len(s) for s in sets],
         [entry.weight for entry in config.sets],
         batch=config.batch,
         seed=seed,
         start=start,
+        mix=config.mix,
     )
     return DataLoader(
         AugmentedSamples(sets, domains, config.augment, seed=seed),
-        batch_sampler=sampler,
+        batch_sampler=ShareOfBatches(sampler, *part),
         num_workers=config.workers,
         collate_fn=collate,
         worker_init_fn=_single_threaded,

@@ -5,49 +5,196 @@ Predictions are compared with the labels at the original resolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 
-from hp_sdk.bundle import InputSpec
-from hp_sdk.domains import load_domain
-from hp_sdk.errors import UnknownHead
+from hp_sdk.bundle import InputSpec, read_bundle
+from hp_sdk.domains import Domain, load_domain
+from hp_sdk.errors import BackendUnavailable, ConfigError, DataError, UnknownHead
+from hp_sdk.models import find_bundle
 from hp_sdk.parser import Parser
-from hp_sdk.postprocess import label_map
-from hp_sdk.preprocess import fit
-from hp_trainer.checkpoint import Checkpoint, build_from_checkpoint, read_checkpoint
+from hp_sdk.postprocess import merged_labels
+from hp_trainer.checkpoint import build_from_checkpoint, read_checkpoint
 from hp_trainer.config import EvalConfig
-from hp_trainer.data import PhotoSet, data_folder
-from hp_trainer.metrics import Confusion, Scores
+from hp_trainer.data import data_folder
+from hp_trainer.distributed import ALONE, World, sum_over_world
+from hp_trainer.layouts import PhotoSet, encoding_of
+from hp_trainer.metrics import IGNORED, Confusion, Scores
 from hp_trainer.models.sst import SST, normalise
+from hp_trainer.tta import PLAIN, NetworkTTA, TTAChoice, view_scores
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 """Image (H, W, 3) uint8 RGB → label map (H, W) uint8."""
 
 
-def labelled_images(photos: PhotoSet, domain: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(image, label map) in list order."""
-    rng = np.random.default_rng(0)
-    for index in range(len(photos)):
-        image, labels = photos.load(index, rng)
-        yield image, labels[domain]
+class Tally(Protocol):
+    """Anything that counts images one by one: `Confusion`, `BoundaryTally`."""
+
+    def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+        """Count one image; both (H, W) uint8."""
+        ...
 
 
-def network_predictor(net: SST, domain: str, spec: InputSpec, device: str = "cpu") -> Predictor:
-    """Predict with a torch network, through the same steps as the SDK."""
-    if domain not in net.heads:
-        raise UnknownHead(f"the checkpoint has no head {domain!r}; it has {', '.join(net.heads)}")
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """A predictor and how it predicts; close it, or use it in a `with` statement."""
+
+    predict: Predictor
+    domain: Domain
+    """Label domain of the head that answers."""
+    protocol: dict[str, Any] = field(default_factory=dict)
+    """Plain values for JSON: kind of model, input size, views."""
+    close: Callable[[], object] = bool
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Label map (H, W) uint8 of an image (H, W, 3) uint8 RGB."""
+        return self.predict(image)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_predictor(
+    model: str,
+    domain: str,
+    *,
+    size_hw: tuple[int, int] | None = None,
+    tta: TTAChoice | str | None = None,
+    device: str = "auto",
+) -> OpenedModel:
+    """Predictor for a checkpoint file, a bundle folder or a bundled name.
+
+    Args:
+        model: checkpoint (.pt, .pth, .ckpt), folder of a bundle, or a name `Parser.load` knows.
+        domain: label domain that is asked for, by name or as a file.
+        size_hw: network input instead of the checkpoint's own; a bundle has one size.
+        tta: views of each photo, by name or in detail.
+        device: "auto", "cpu" or "cuda:0".
+
+    Raises:
+        ModelNotFound, CorruptArtifact, UnknownHead: the model cannot be used.
+        ConfigError: an option is not allowed for this model.
+        BackendError: the runtime or device is not there.
+    """
+    choice = tta if isinstance(tta, TTAChoice) else TTAChoice(name=tta or "none")
+    if Path(model).suffix in CHECKPOINT_SUFFIXES and not Path(model).is_dir():
+        return _open_checkpoint(Path(model), domain, size_hw, choice, device)
+    if size_hw:
+        raise ConfigError(
+            "the network input of a bundle has one fixed size; leave --size out, "
+            "or evaluate the checkpoint"
+        )
+    return _open_bundle(model, domain, choice, device)
+
+
+def _open_checkpoint(
+    path: Path, domain: str, size_hw: tuple[int, int] | None, choice: TTAChoice, device: str
+) -> OpenedModel:
+    checkpoint = read_checkpoint(path)
+    tta, device = choice.for_network(checkpoint.family), torch_device(device)
+    spec = input_spec({**checkpoint.input, **({"size_hw": size_hw} if size_hw else {})})
+    net: SST = build_from_checkpoint(checkpoint).to(device)  # type: ignore[assignment]
+    domains = {each.name: each for each in net.domains}
+    return OpenedModel(
+        network_predictor(net, domain, spec, device, tta=tta),
+        domains[head_name(domain, domains)],
+        {"model": "checkpoint", "family": checkpoint.family, **_input_protocol(spec), **_views(tta)}
+        | {"device": device},
+    )
+
+
+def _open_bundle(model: str, domain: str, choice: TTAChoice, device: str) -> OpenedModel:
+    folder, _ = find_bundle(model)
+    bundle = read_bundle(folder)
+    tta, head = choice.for_bundle(bundle.family), head_name(domain, bundle.heads)
+    parser = Parser.load(model, tta=tta, device=device)
+    return OpenedModel(
+        lambda image: parser.predict(image, domains=[head])[head].labels,
+        parser.domains[head],
+        {"model": "bundle", "family": bundle.family, **_input_protocol(bundle.input), **_views(tta)}
+        | {"device": device},
+        parser.close,
+    )
+
+
+def _input_protocol(spec: InputSpec) -> dict[str, Any]:
+    return {"network_hw": list(spec.size_hw), "resize": spec.resize}
+
+
+def _views(tta: Any) -> dict[str, Any]:
+    return {"scales": list(tta.scales), "flip": tta.flip, "average": tta.average}
+
+
+def network_predictor(
+    net: SST, domain: str, spec: InputSpec, device: str = "cpu", *, tta: NetworkTTA = PLAIN
+) -> Predictor:
+    """Predict with a torch network, through the same steps as the SDK.
+
+    Raises:
+        UnknownHead: the network does not answer in this domain.
+    """
+    domains = {each.name: each for each in net.domains}
+    head = head_name(domain, domains)
 
     @torch.inference_mode()
-    def predict(image: np.ndarray) -> np.ndarray:
-        pixels, geometry = fit(image, spec)
-        logits = net(normalise(torch.from_numpy(pixels).to(device)), [domain])[domain]
-        return label_map(logits[0].float().cpu().numpy(), geometry)
+    def ask(pixels: np.ndarray) -> np.ndarray:
+        logits = net(normalise(torch.from_numpy(pixels).to(device)), [head])[head]
+        return logits.float().cpu().numpy()
 
-    return predict
+    return lambda image: merged_labels(view_scores(image, spec, tta, domains[head], ask))
+
+
+def head_name(domain: str, heads: Iterable[str]) -> str:
+    """The head that answers in a domain given by name, by another name or as a file.
+
+    Labels in a permutation of a domain, `pascal_m2fp`, are read as that domain and so is the head.
+
+    Raises:
+        UnknownHead: there is none.
+    """
+    heads, name = tuple(heads), encoding_of(domain)[0]
+    if name in heads:
+        return name
+    if Path(domain).suffix and (name := load_domain(domain).name) in heads:
+        return name
+    raise UnknownHead(f"the model has no head {domain!r}; it has {', '.join(heads)}")
+
+
+def torch_device(name: str) -> str:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        ConfigError: no such kind of device.
+        BackendUnavailable: the GPU asked for is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        raise ConfigError(f"device is {name!r}; allowed are auto, cpu, cuda, cuda:0") from exc
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BackendUnavailable(
+            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use cpu or auto"
+        )
+    return name
 
 
 def input_spec(description: Mapping[str, Any]) -> InputSpec:
@@ -58,40 +205,62 @@ def input_spec(description: Mapping[str, Any]) -> InputSpec:
     )
 
 
-def checkpoint_predictor(
-    checkpoint: Checkpoint, domain: str, size_hw: tuple[int, int] | None
-) -> Predictor:
-    """Predict with the shipping network of a checkpoint on the CPU."""
-    description = dict(checkpoint.input)
-    if size_hw:
-        description["size_hw"] = list(size_hw)
-    net = build_from_checkpoint(checkpoint)
-    return network_predictor(net, domain, input_spec(description))  # type: ignore[arg-type]
+def evaluate_list(
+    predict: Predictor,
+    entry: EvalConfig,
+    *,
+    on_image: Callable[[], object] = bool,
+    world: World = ALONE,
+) -> Scores:
+    """Scores over one validation list; each process of a `world` predicts its share of it."""
+    photos = open_list(entry)
+    photos.ids = photos.ids[world.rank :: world.size]
+    domain = labelled_domain(photos)
+    confusion = Confusion(domain.names)
+    tally_list(predict, photos, domain, [confusion], on_image=on_image)
+    confusion.matrix = sum_over_world(confusion.matrix, world)
+    confusion.images = int(sum_over_world(np.array([confusion.images]), world)[0])
+    return confusion.scores()
 
 
-def open_predictor(
-    model: str, domain: str, *, size_hw: tuple[int, int] | None = None, tta: str | None = None
-) -> Predictor:
-    """Predictor for a checkpoint file, a bundle folder or a bundled name.
+def open_list(entry: EvalConfig) -> PhotoSet:
+    """The labelled images of one validation list, checked to be there.
 
     Raises:
-        ModelNotFound, CorruptArtifact, UnknownHead: the model cannot be used.
+        DataError: a listed file is missing or cannot be used.
     """
-    if Path(model).is_file() and Path(model).suffix in {".pt", ".pth", ".ckpt"}:
-        return checkpoint_predictor(read_checkpoint(Path(model)), domain, size_hw)
-    parser = Parser.load(model, tta=tta)
-    return lambda image: parser.predict(image, domains=[domain])[domain].labels
+    labels = {entry.domain: entry.labels}
+    return PhotoSet(data_folder(entry.root), labels, entry.split, entry.limit)
 
 
-def evaluate_list(
-    predict: Predictor, entry: EvalConfig, *, on_image: Callable[[], object] = bool
-) -> Scores:
-    """Scores over one validation list."""
-    photos = PhotoSet(
-        data_folder(entry.root), {entry.domain: entry.labels}, entry.split, entry.limit
-    )
-    confusion = Confusion(load_domain(entry.domain).names)
-    for image, truth in labelled_images(photos, entry.domain):
-        confusion.add(truth, predict(image))
+def labelled_domain(photos: PhotoSet) -> Domain:
+    """The domain whose ids the label maps of a list of one domain hold once they are read."""
+    (name,) = photos.domains
+    return load_domain(name)
+
+
+def tally_list(
+    predict: Predictor,
+    photos: PhotoSet,
+    domain: Domain,
+    tallies: Sequence[Tally],
+    *,
+    on_image: Callable[[], object] = bool,
+) -> None:
+    """Predict every image of a list once and count it in every tally.
+
+    Raises:
+        DataError: an image or label map cannot be used, naming the file.
+    """
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(photos.ids):
+        image, labels = photos.load(index, rng)
+        (truth,) = labels.values()
+        truth = np.where(truth == domain.ignore_index, np.uint8(IGNORED), truth)
+        prediction = predict(image)
+        try:
+            for tally in tallies:
+                tally.add(truth, prediction)
+        except DataError as exc:
+            raise DataError(f"image {name!r} of {photos.root}: {exc}") from exc
         on_image()
-    return confusion.scores()

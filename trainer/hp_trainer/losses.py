@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -23,6 +25,15 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over valid pixels. `logits` (N, Z, H, W), `labels` (N, H, W) int64."""
     total = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def mean_over_images(
+    loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor
+) -> Tensor:
+    """Mean of a loss over the images (N, ...) that have a valid pixel; 0 if none has."""
+    valid = (labels != IGNORED).flatten(1).any(1)
+    each = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]
+    return (torch.stack(each) * valid).sum() / valid.sum().clamp(min=1)
 
 
 def admissible_nll(logits: Tensor, labels: Tensor, sets: Tensor) -> Tensor:

@@ -5,15 +5,21 @@ Source: spec of both papers' protocol: original resolution, 255 dropped, backgro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from hp_sdk.errors import DataError
+from hp_sdk.errors import ConfigError, DataError
 
 IGNORED = 255
+
+ABSENT = ("nan", "zero")
+"""What a class found neither in truth nor in prediction counts as; see `Confusion.scores`."""
 
 
 class Confusion:
@@ -30,22 +36,24 @@ class Confusion:
         Raises:
             DataError: sizes differ or an id has no class.
         """
-        if truth.shape != prediction.shape:
-            raise DataError(f"label map {truth.shape} and prediction {prediction.shape} differ")
-        valid = truth != IGNORED
         size = len(self.names)
+        valid = valid_pixels(truth, prediction, size)
         rows, columns = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
-        if rows.size and max(rows.max(), columns.max()) >= size:
-            raise DataError(
-                f"label id {max(rows.max(), columns.max())} in a domain of {size} classes; "
-                "are these the label maps of another domain?"
-            )
         counts = np.bincount(rows * size + columns, minlength=size * size)
         self.matrix += counts.reshape(size, size)
         self.images += 1
 
     def scores(self, *, absent: str = "nan") -> Scores:
-        """Accuracy and IoU. `absent`: classes found in neither are left out (`nan`) or 0."""
+        """Accuracy and IoU.
+
+        `absent`: a class without a pixel in truth and prediction is left out of the means (`nan`,
+        as Graphonomy does) or counts as 0 (`zero`, as SCHP and CDGNet do).
+
+        Raises:
+            ConfigError: `absent` is neither.
+        """
+        if absent not in ABSENT:
+            raise ConfigError(f"absent is {absent!r}; choose {' or '.join(ABSENT)}")
         hit = np.diag(self.matrix).astype(float)
         truth, predicted = self.matrix.sum(1), self.matrix.sum(0)
         union = truth + predicted - hit
@@ -66,11 +74,49 @@ class Confusion:
             person_iou=self._person_iou(),
         )
 
+    def left_right(self, flip_pairs: Iterable[tuple[int, int]]) -> LeftRight:
+        """How often a part is taken for its mirror image."""
+        pairs: dict[str, float | None] = {}
+        all_mistaken = all_either = 0
+        for a, b in flip_pairs:
+            mistaken = int(self.matrix[a, b] + self.matrix[b, a])
+            either = int(self.matrix[np.ix_((a, b), (a, b))].sum())
+            pairs[f"{self.names[a]} / {self.names[b]}"] = mistaken / either if either else None
+            all_mistaken, all_either = all_mistaken + mistaken, all_either + either
+        return LeftRight(all_mistaken / all_either if all_either else None, pairs)
+
+    def to_csv(self) -> str:
+        """Counts with the names in the first row and column; rows are the truth."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["truth \\ prediction", *self.names])
+        for name, counts in zip(self.names, self.matrix.tolist(), strict=True):
+            writer.writerow([name, *counts])
+        return text.getvalue()
+
     def _person_iou(self) -> float:
         """IoU of person (any part) against background (class 0)."""
         hit = self.matrix[1:, 1:].sum()
         union = self.matrix.sum() - self.matrix[0, 0]
         return float(hit / max(1, union))
+
+
+def valid_pixels(truth: np.ndarray, prediction: np.ndarray, size: int) -> np.ndarray:
+    """Where (H, W) bool two label maps of `size` classes are compared: truth is not 255.
+
+    Raises:
+        DataError: their sizes differ or an id has no class.
+    """
+    if truth.shape != prediction.shape:
+        raise DataError(f"label map {truth.shape} and prediction {prediction.shape} differ")
+    valid = truth != IGNORED
+    largest = max(int(ids.max(where=valid, initial=0)) for ids in (truth, prediction))
+    if largest >= size:
+        raise DataError(
+            f"label id {largest} in a domain of {size} classes; "
+            "are these the label maps of another domain?"
+        )
+    return valid
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +132,30 @@ class Scores:
     per_class_iou: dict[str, float | None]
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, which has no NaN: a mean of nothing is None."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRight:
+    """Confusion of left and right: 0 is none, 0.5 is guessing; None where nothing was counted.
+
+    Of the pixels whose truth and whose prediction are each one part of a flip pair, the share
+    where the two differ:  (m[a, b] + m[b, a]) / (m[a, a] + m[a, b] + m[b, a] + m[b, b]).
+    """
+
+    overall: float | None
+    """The same over the pixels of all pairs."""
+    pairs: dict[str, float | None]
+    """By the names of the pair, "left-arm / right-arm"."""
+
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return asdict(self)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,184 +1,101 @@
-"""SST in training: the network that ships (`net`) and what stays behind (`aux`).
+"""SST in training: the network that ships (`net`) and what stays behind (`aux`, `teacher`).
 
     images ─ net ─► H_1 H_2 H_3 ─┬─ head_d ─► logits_d ─────────────────────► α L_seg
                                  └─ MSA_d ─ S_l ─ MSE_d ─ X_l ─ Eq. 7 ───────► β L_aux
                                             │            │
                                             └─── MST_{a,b} for every pair ──► λ (L_dataset + L_img)
 
-Source: SST, arXiv:2304.04140, Section 3 and Eq. (12).
+Single-domain, multi-data-set, universal and dedicated training are this model with other domains,
+weights and pairs; dedicated training adds a frozen teacher (`hp_trainer.dedicated`).
+
+Source: SST, arXiv:2304.04140, Section 3, Eqs. (12), (13).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations, pairwise
-from typing import cast
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from hp_sdk.domains import Domain, admissible, coarse_to_fine
+from hp_sdk.domains import Domain, admissible
 from hp_sdk.errors import ConfigError
+from hp_trainer.auxiliary import AuxConfig, Auxiliary, Pair, Semantics, domain_pairs
+from hp_trainer.dedicated import Teacher, teacher_pairs
 from hp_trainer.losses import (
     IGNORED,
     admissible_nll,
     cross_entropy,
     lovasz_softmax,
+    mean_over_images,
     resize_logits,
     subsample_labels,
 )
-from hp_trainer.models.auxiliary.msa import MSA, labelled_regions, predicted_regions
-from hp_trainer.models.auxiliary.mse import INTRA_MASKS, MSE, associate
-from hp_trainer.models.auxiliary.mst import MST, symmetric_scr
+from hp_trainer.models.auxiliary.msa import labelled_regions, predicted_regions
+from hp_trainer.models.auxiliary.mse import associate
 from hp_trainer.models.sst import SST
-from hp_trainer.priors import intra_matrix, static_cross
 
 Labels = Mapping[str, tuple[Tensor, Tensor]]
 """Domain → (positions in the batch (n,), label maps (n, H, W) int64)."""
 
-Pair = tuple[str, str]
-Topology = str | Sequence[Sequence[str]]
-
-
-AUX_CHOICES = {
-    "intra_mask": INTRA_MASKS,
-    "mask_source": ("pred", "gt"),
-    "max_fill": ("neg_inf", "zero"),
-    "dynamic_scale": ("sqrtd", "none"),
-    "static_cross": ("auto", "glove", "atoms", "onehot"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class AuxConfig:
-    """What is trained beside the network; the defaults are the paper's (register A1 to A9)."""
-
-    topology: str | tuple[tuple[str, str], ...] = "full"
-    """Pairs of domains: `full` (all), `progressive` (a chain, coarse to fine), `none` or a list."""
-    alpha: float = 10.0
-    """Weight of L_seg."""
-    beta: float = 1.0
-    """Weight of L_aux; 0 builds no MSA and MSE."""
-    lam: float = 5.0
-    """Weight of L_dataset + L_img; 0 builds no MST."""
-    intra_mask: str = "post"
-    mask_source: str = "pred"
-    """Regions of MSA: `pred` (arg-max of the head) or `gt`."""
-    max_fill: str = "neg_inf"
-    share_w: bool = False
-    dynamic_scale: str = "sqrtd"
-    static_cross: str = "auto"
-    self_loops: bool = True
-    lovasz: float = 0.0
-    """Weight of the Lovász-softmax loss beside the cross-entropy in L_seg (0: the paper)."""
-    loss_stride: int = 1
-    """Compare logits and labels at 1/loss_stride of the crop (1: the paper; 2 saves memory)."""
-    partial: float = 0.0
-    """Weight of the loss on admissible sets, by which photographs labelled in one domain teach
-    the heads of others (0: the paper)."""
-
-    def __post_init__(self) -> None:
-        for key, allowed in AUX_CHOICES.items():
-            if getattr(self, key) not in allowed:
-                given, choices = getattr(self, key), ", ".join(allowed)
-                raise ConfigError(f"aux.{key} is {given!r}; choose one of {choices}")
-
-
-def domain_pairs(domains: Sequence[Domain], topology: Topology) -> tuple[Pair, ...]:
-    """Unordered pairs (a, b), the coarser domain first.
-
-    Raises:
-        ConfigError: unknown topology or domain.
-    """
-    names = [domain.name for domain in coarse_to_fine(domains)]
-    if topology == "full":
-        return tuple(combinations(names, 2))
-    if topology == "progressive":
-        return tuple(pairwise(names))
-    if topology == "none":
-        return ()
-    if isinstance(topology, str):
-        raise ConfigError(
-            f"aux.topology is {topology!r}; choose full, progressive, none or a list of pairs"
-        )
-    for name in {name for pair in topology for name in pair} - set(names):
-        raise ConfigError(f"aux.topology names {name!r}; the domains are {', '.join(names)}")
-    for pair in topology:
-        if len(set(pair)) != 2:
-            raise ConfigError(f"aux.topology holds {list(pair)!r}; a pair is two different domains")
-    return tuple(_ordered(pair, names) for pair in topology)
-
-
-def _ordered(pair: Sequence[str], names: Sequence[str]) -> Pair:
-    first, second = sorted(pair, key=names.index)
-    return first, second
-
-
-class Auxiliary(nn.Module):
-    """`aux.msa.<d>`, `aux.mse.<d>`, `aux.mst.<a>__<b>`: everything that is left behind."""
-
-    def __init__(
-        self, width: int, domains: Sequence[Domain], pairs: Sequence[Pair], config: AuxConfig
-    ) -> None:
-        super().__init__()
-        msa, mse, mst = {}, {}, {}
-        for d in domains:
-            msa[d.name] = MSA(
-                width, d.num_classes, share_w=config.share_w, max_fill=config.max_fill
-            )
-            mse[d.name] = MSE(width, _intra(d, config), intra_mask=config.intra_mask)
-        by_name = {d.name: d for d in domains}
-        for a, b in pairs:
-            static = _static(by_name[b], by_name[a], config)
-            mst[f"{a}__{b}"] = MST(width, static, dynamic_scale=config.dynamic_scale)
-        self.msa, self.mse, self.mst = (nn.ModuleDict(part) for part in (msa, mse, mst))
-
-    def semantics(
-        self, name: str, maps: Sequence[Tensor], regions: Sequence[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """(S_1..S_3, X_0..X_3) of one domain."""
-        s = self.msa[name](maps, regions)
-        return s, self.mse[name](s)
-
-    def x0(self, name: str) -> Tensor:
-        """X_0 (Z, D), the learned categories of one domain."""
-        return cast("MSE", self.mse[name]).x0
-
-    def transfer(self, pair: Pair) -> MST:
-        """The mapping between two domains."""
-        return cast("MST", self.mst["__".join(pair)])
-
 
 class SSTTraining(nn.Module):
-    """`net` and the auxiliary modules; `losses` is one step of universal training.
+    """`net` and the auxiliary modules; `losses` is one step of training.
 
-    With one domain this is dedicated training's step one (Eq. 13a); with beta = lam = 0 it is the
-    multi-dataset baseline.
+    With one domain this is step 1 of dedicated training (Eq. 13a); with beta = lam = 0 it is the
+    multi-dataset baseline, or finetuning; with a `teacher` it is step 2 (Eq. 13b), and its pairs
+    join every domain of the teacher with every domain of `net`.
 
-    Source: SST, arXiv:2304.04140, Eq. (12).
+    Source: SST, arXiv:2304.04140, Eqs. (12), (13).
     """
 
-    def __init__(self, net: SST, config: AuxConfig | None = None, **overrides: object) -> None:
+    def __init__(
+        self,
+        net: SST,
+        config: AuxConfig | None = None,
+        *,
+        teacher: Teacher | None = None,
+        **overrides: object,
+    ) -> None:
         super().__init__()
         self.config = config = config or AuxConfig(**overrides)  # type: ignore[arg-type]
         self.net = net
+        self.teacher = teacher
         self.domains = {domain.name: domain for domain in net.domains}
-        self.pairs = domain_pairs(net.domains, config.topology) if config.lam else ()
+        self.pairs: tuple[Pair, ...] = ()
+        if config.lam:
+            self.pairs = (
+                teacher_pairs(teacher, net.domains)
+                if teacher
+                else domain_pairs(net.domains, config.topology)
+            )
+        if config.pairing == "same" and self.pairs and not teacher:
+            raise ConfigError(
+                'aux.pairing "same" pairs teacher and student on one image; without a teacher '
+                "choose all or random"
+            )
         trained = net.domains if config.beta or self.pairs else ()
-        self.aux = Auxiliary(net.config.width, trained, self.pairs, config)
+        known = teacher.net.domains if teacher else ()
+        self.aux = Auxiliary(net.config.width, trained, self.pairs, config, known)
         self._sets = _admissible_sets(self.domains) if config.partial else {}
 
-    def losses(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, labels: Labels, *, warm_up: bool = False
+    ) -> dict[str, Tensor]:
+        """`losses`, under the name that data-parallel wrappers call."""
+        return self.losses(images, labels, warm_up=warm_up)
+
+    def losses(self, images: Tensor, labels: Labels, *, warm_up: bool = False) -> dict[str, Tensor]:
         """Normalised images (N, 3, H, W) and labels → `total` and its parts, unweighted.
 
         Parts: `seg.<d>`, `aux.<d>`, `partial.<d>`, `dataset.<a>__<b>`, `img.<a>__<b>`.
+        `warm_up` takes the regions of MSA from the labels, whatever `mask_source` says.
         """
         features = self.net.features(images)
         parts: dict[str, Tensor] = {}
-        semantics: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        semantics = {name: self.aux.categories(name) for name in self.aux.msa}
         for name, (index, target) in labels.items():
-            if not len(index):
+            if not len(index) or name not in self.domains:
                 continue
             # without auxiliary modules only the finest map is looked at
             wanted = features if self.aux.msa else features[-1:]
@@ -186,43 +103,30 @@ class SSTTraining(nn.Module):
             logits = self.net.head(name)(maps[-1])
             parts[f"seg.{name}"] = self._segmentation(logits, target)
             if name in self.aux.msa:
-                semantics[name] = self._semantics(name, maps, logits, target)
-                aux_logits = associate(maps[-1], semantics[name][1][-1])
+                regions = self._regions(logits, maps, target, from_labels=warm_up)
+                semantics[name] = self.aux.semantics(name, maps, regions)
+                aux_logits = associate(maps[-1], semantics[name].x[-1])
                 parts[f"aux.{name}"] = self._cross_entropy(aux_logits, target)
         parts |= self._partial(features[-1], labels)
-        for pair in self.pairs:
-            parts |= self._transfer(pair, semantics)
+        parts |= self._transfer(images, labels, semantics)
         return {"total": self._total(parts), **parts}
 
-    def _semantics(
-        self, name: str, maps: list[Tensor], logits: Tensor, target: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """(S_1..S_3, X_0..X_3) of one domain."""
-        if self.config.mask_source == "gt":
-            regions = labelled_regions(target, maps)
-        else:
-            regions = predicted_regions(logits, maps, target != IGNORED)
-        return self.aux.semantics(name, maps, regions)
+    def _regions(
+        self, logits: Tensor, maps: list[Tensor], target: Tensor, *, from_labels: bool
+    ) -> list[Tensor]:
+        if from_labels or self.config.mask_source == "gt":
+            return labelled_regions(target, maps)
+        return predicted_regions(logits, maps, target != IGNORED)
 
     def _transfer(
-        self, pair: Pair, semantics: Mapping[str, tuple[list[Tensor], list[Tensor]]]
+        self, images: Tensor, labels: Labels, semantics: dict[str, Semantics]
     ) -> dict[str, Tensor]:
-        """L_dataset always, L_img when both domains have an image in the batch."""
-        a, b = pair
-        key, mst = f"{a}__{b}", self.aux.transfer(pair)
-        x0_a, x0_b = self.aux.x0(a), self.aux.x0(b)
-        parts = {f"dataset.{key}": symmetric_scr(x0_a, x0_b, mst.map_dataset(x0_a, x0_b))}
-        if a in semantics and b in semantics:
-            (s_a, x_a), (s_b, x_b) = semantics[a], semantics[b]
-            terms = [
-                symmetric_scr(
-                    x_a[scale],
-                    x_b[scale],
-                    mst.map_image(scale, x_a[scale], x_b[scale], s_a[scale - 1], s_b[scale - 1]),
-                )
-                for scale in range(1, len(s_a) + 1)
-            ]
-            parts[f"img.{key}"] = torch.stack(terms).sum()
+        """L_dataset always, L_img when both domains have an image to look at."""
+        if self.teacher and self.pairs:
+            semantics |= self.teacher.look_at(images, labels, tuple(self.domains))
+        parts: dict[str, Tensor] = {}
+        for pair in self.pairs:
+            parts |= self.aux.transfer(pair, semantics)
         return parts
 
     def _partial(self, finest: Tensor, labels: Labels) -> dict[str, Tensor]:
@@ -250,7 +154,10 @@ class SSTTraining(nn.Module):
         return loss
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        return cross_entropy(*self._at_loss_size(logits, target))
+        logits, target = self._at_loss_size(logits, target)
+        if self.config.seg_mean == "images":
+            return mean_over_images(cross_entropy, logits, target)
+        return cross_entropy(logits, target)
 
     def _at_loss_size(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         target = subsample_labels(target, self.config.loss_stride)
@@ -258,23 +165,17 @@ class SSTTraining(nn.Module):
 
     def _total(self, parts: Mapping[str, Tensor]) -> Tensor:
         config = self.config
+        present = sum(key.startswith("seg.") for key in parts)
+        share = 1 / max(1, present) if config.average_domains else 1.0
         weights = {
-            "seg": config.alpha,
-            "aux": config.beta,
+            "seg": config.alpha * share,
+            "aux": config.beta * share,
             "partial": config.alpha * config.partial,
             "dataset": config.lam,
             "img": config.lam,
         }
         terms = [weights[key.partition(".")[0]] * value for key, value in parts.items()]
         return torch.stack(terms).sum()
-
-
-def _intra(domain: Domain, config: AuxConfig) -> Tensor:
-    return torch.from_numpy(intra_matrix(domain, self_loops=config.self_loops))
-
-
-def _static(b: Domain, a: Domain, config: AuxConfig) -> Tensor:
-    return torch.from_numpy(static_cross(b, a, source=config.static_cross))
 
 
 def _admissible_sets(domains: Mapping[str, Domain]) -> dict[Pair, Tensor]:

@@ -26,7 +26,8 @@ def region_average(features: Tensor, region: Tensor, num_classes: int) -> Tensor
     Source: SST, arXiv:2304.04140, Eq. (2).
     """
     n, width = features.shape[:2]
-    index, flat = _rows(features, region, num_classes)
+    # half precision would round away most pixels of a large region
+    index, flat = _rows(features.float(), region, num_classes)
     total = flat.new_zeros(n * (num_classes + 1), width).index_add(0, index, flat)
     count = torch.bincount(index, minlength=n * (num_classes + 1)).clamp(min=1)
     mean = total / count[:, None].to(total.dtype)
@@ -120,7 +121,7 @@ class MSA(nn.Module):
         semantics = []
         for scale, (h_l, region) in enumerate(zip(features, regions, strict=True)):
             s_ave = region_average(h_l, region, self.num_classes)
-            s_max = region_maximum(h_l, region, self.num_classes, fill=self.max_fill)
+            s_max = region_maximum(h_l, region, self.num_classes, fill=self.max_fill).to(s_ave)
             w_s = self.w_s[scale if len(self.w_s) > 1 else 0]
             semantics.append(w_s(torch.cat([s_ave, s_max], -1)))  # (N, Z, D)
         return semantics

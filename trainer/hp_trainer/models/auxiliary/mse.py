@@ -33,6 +33,7 @@ class MSE(nn.Module):
 
     `intra_mask` (register A1): `post` masks after the softmax and does not renormalise (the
     literal Eq. 6), `post_renorm` renormalises, `pre` masks before the softmax, `none` is Eq. (5).
+    `share` uses one f_Q, f_K, f_V for all scales (register A5).
 
     Source: SST, arXiv:2304.04140, Eqs. (5), (6).
     """
@@ -40,7 +41,13 @@ class MSE(nn.Module):
     m_intra: Tensor
 
     def __init__(
-        self, width: int, m_intra: Tensor, scales: int = 3, *, intra_mask: str = "post"
+        self,
+        width: int,
+        m_intra: Tensor,
+        scales: int = 3,
+        *,
+        intra_mask: str = "post",
+        share: bool = False,
     ) -> None:
         super().__init__()
         if intra_mask not in INTRA_MASKS:
@@ -50,7 +57,8 @@ class MSE(nn.Module):
         self.register_buffer("m_intra", m_intra.float(), persistent=False)
         self.x0 = nn.Parameter(torch.randn(len(m_intra), width) * 0.02)
         self.q, self.k, self.v = (
-            nn.ModuleList(nn.Linear(width, width) for _ in range(scales)) for _ in range(3)
+            nn.ModuleList(nn.Linear(width, width) for _ in range(1 if share else scales))
+            for _ in range(3)
         )
 
     def forward(self, semantics: Sequence[Tensor]) -> list[Tensor]:
@@ -61,6 +69,7 @@ class MSE(nn.Module):
 
     def propagate(self, x: Tensor, s: Tensor, scale: int) -> Tensor:
         """X_{l-1}, S_l (N, Z, D) → X_l (N, Z, D); `scale` is l - 1."""
+        scale = scale if len(self.q) > 1 else 0
         q, k, v = self.q[scale](x), self.k[scale](s), self.v[scale](s)
         scores = q @ k.transpose(-1, -2) / x.shape[-1] ** 0.5  # (N, Z, Z)
         return self._mask(scores) @ v + x

@@ -16,15 +16,35 @@ from torch.nn import functional
 
 SIDES = ("a", "b")
 
+STOPS = ("none", "state", "mapped")
+"""Side of the consistency loss that gets no gradient (register A9)."""
 
-def scr(x: Tensor, y: Tensor) -> Tensor:
+ImagePairs = tuple[Tensor, Tensor]
+"""Positions (P,) of images of a and of b that meet, pair by pair."""
+
+
+def scr(x: Tensor, y: Tensor, rows: Tensor | None = None) -> Tensor:
     """Semantic consistency regularisation: mean of 1 - cosine over categories and leading axes.
 
     `x`, `y` (..., Z, D), broadcastable. Norms are clamped to 1e-8, so a zero row counts 1.
+    `rows` (..., Z) bool chooses the categories that count (register A8, `scr_skip_absent`); if
+    none does, the loss is 0.
 
     Source: SST, arXiv:2304.04140, Eqs. (10), (11).
     """
-    return (1 - functional.cosine_similarity(x.float(), y.float(), dim=-1, eps=1e-8)).mean()
+    distance = 1 - functional.cosine_similarity(x.float(), y.float(), dim=-1, eps=1e-8)
+    if rows is None:
+        return distance.mean()
+    rows = rows.expand_as(distance)
+    return (distance * rows).sum() / rows.sum().clamp(min=1)
+
+
+def meet(a: Tensor, b: Tensor, pairs: ImagePairs | None) -> tuple[Tensor, Tensor]:
+    """Images of both domains side by side: (N, ...), (M, ...) → broadcastable to the pairs.
+
+    Without `pairs` every image meets every other: (N, 1, ...), (1, M, ...).
+    """
+    return (a[:, None], b[None]) if pairs is None else (a[pairs[0]], b[pairs[1]])
 
 
 class MST(nn.Module):
@@ -32,6 +52,8 @@ class MST(nn.Module):
 
     `m_static` (Z_b, Z_a): prior similarity of the categories. `dynamic_scale`: `sqrtd` divides
     M_dyn by √D, which leaves the loss unchanged and fits fp16; `none` is literal (register A6).
+    Nor would renormalising the masked rows of Eq. (8) change it (register A1): the rows are only
+    compared by their angle.
 
     Source: SST, arXiv:2304.04140, Eqs. (8), (9).
     """
@@ -56,16 +78,20 @@ class MST(nn.Module):
         return a_to_b @ self._project("v", 0, "a", x0_a), b_to_a @ self._project("v", 0, "b", x0_b)
 
     def map_image(
-        self, scale: int, x_a: Tensor, x_b: Tensor, s_a: Tensor, s_b: Tensor
+        self,
+        scale: int,
+        states: tuple[Tensor, Tensor],
+        semantics: tuple[Tensor, Tensor],
+        pairs: ImagePairs | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Map every image of a onto every image of b, at scale l = 1..L. Eq. (9).
+        """Map images of a onto images of b and back, at scale l = 1..L. Eq. (9).
 
-        `x_a`, `s_a` (N, Z_a, D); `x_b`, `s_b` (M, Z_b, D).
-        Returns X^{a→b} (N, M, Z_b, D) and X^{b→a} (N, M, Z_a, D).
+        `states` X_l and `semantics` S_l of a (N, Z_a, D) and b (M, Z_b, D).
+        Returns X^{a→b} (N, M, Z_b, D) and X^{b→a} (N, M, Z_a, D), or (P, Z, D) with `pairs`.
         """
-        x_a, s_a = x_a[:, None], s_a[:, None]  # (N, 1, Z_a, D)
-        x_b, s_b = x_b[None], s_b[None]  # (1, M, Z_b, D)
-        m_dyn = self._dynamic(scale, s_a, s_b)  # (N, M, Z_b, Z_a)
+        x_a, x_b = meet(*states, pairs)
+        s_a, s_b = meet(*semantics, pairs)
+        m_dyn = self._dynamic(scale, s_a, s_b)  # (..., Z_b, Z_a)
         a_to_b = self._attend(scale, x_a, x_b, "a") * m_dyn
         b_to_a = self._attend(scale, x_b, x_a, "b") * m_dyn.transpose(-1, -2)
         return (
@@ -93,13 +119,21 @@ def _pair(width: int, *, bias: bool) -> nn.ModuleDict:
     return nn.ModuleDict({side: nn.Linear(width, width, bias=bias) for side in SIDES})
 
 
-def symmetric_scr(x_a: Tensor, x_b: Tensor, mapped: tuple[Tensor, Tensor]) -> Tensor:
-    """Both directions of Eq. (10)/(11): scr(X^b, X^{a→b}) + scr(X^a, X^{b→a}).
+def symmetric_scr(
+    states: tuple[Tensor, Tensor],
+    mapped: tuple[Tensor, Tensor],
+    rows: tuple[Tensor | None, Tensor | None] = (None, None),
+    *,
+    stop: str = "none",
+) -> Tensor:
+    """Both directions of Eqs. (10), (11): scr(X^b, X^{a→b}) + scr(X^a, X^{b→a}).
 
-    Dataset level: `x_a` (Z_a, D), `x_b` (Z_b, D). Image level: (N, Z_a, D), (M, Z_b, D) against
-    mapped (N, M, Z, D).
+    `states` X^a (..., Z_a, D), X^b (..., Z_b, D) and `rows` (..., Z), broadcastable to what is
+    mapped: X^{a→b} (..., Z_b, D), X^{b→a} (..., Z_a, D). `stop` is one of `STOPS`.
     """
-    a_to_b, b_to_a = mapped
-    if a_to_b.ndim == 4:
-        x_a, x_b = x_a[:, None], x_b[None]
-    return scr(x_b.expand_as(a_to_b), a_to_b) + scr(x_a.expand_as(b_to_a), b_to_a)
+    if stop == "state":
+        states = (states[0].detach(), states[1].detach())
+    if stop == "mapped":
+        mapped = (mapped[0].detach(), mapped[1].detach())
+    (x_a, x_b), (a_to_b, b_to_a), (rows_a, rows_b) = states, mapped, rows
+    return scr(x_b.expand_as(a_to_b), a_to_b, rows_b) + scr(x_a.expand_as(b_to_a), b_to_a, rows_a)

@@ -1,0 +1,325 @@
+"""Torch, for exported programs (`torch.export.save`): the only file of the package that imports it.
+
+A program carries its own graph and weights, so no network of ours is needed to run it.  The format
+also has places for pickled objects and compiled libraries, which would run whatever they hold; a
+file with any of them is refused unread.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hp_sdk.backends.base import (
+    Absent,
+    BackendOptions,
+    Batch,
+    Facts,
+    Installed,
+    Outputs,
+    check_batch,
+    device_kind,
+    facts_of_file,
+    first_line,
+    importing,
+    open_verified,
+    run_in_chunks,
+)
+from hp_sdk.bundle import Artifact, Bundle
+from hp_sdk.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigError,
+    CorruptArtifact,
+    DeviceOutOfMemory,
+    EngineIncompatible,
+    HpError,
+    SchemaMismatch,
+)
+
+_DEVICES = ("cpu", "cuda")
+_INSTALL = 'pip install "hp-sdk[torch]"'
+_NUMPY_HAS = {"torch.float32", "torch.float16"}
+_SAMPLE = r"data/sample_inputs/\w+\.pt"
+_CONFIG = r"data/(weights|constants)/\w+_config\.json"
+_HARMLESS = re.compile(
+    rf"archive_\w+|byteorder|\.data/\w+|models/\w+\.json|{_CONFIG}|{_SAMPLE}"
+    r"|data/weights/weight_\d+|data/constants/tensor_\d+|extra/.+"
+)
+"""Members of the archive, below its root folder, that are data."""
+
+
+def open_artifact(bundle: Bundle, artifact: Artifact, options: BackendOptions) -> TorchBackend:
+    """Open one exported program of a bundle after comparing it with the manifest.
+
+    Raises:
+        BackendUnavailable: torch, or the device asked for, is not there.
+        EngineIncompatible: the program was written by another version of torch.
+        ConfigError: an option torch does not have.
+        CorruptArtifact: the file is missing or no exported program.
+        ChecksumMismatch: the file is truncated or another one.
+        SchemaMismatch: inputs or outputs are not those of the manifest.
+    """
+    _runtime()  # a missing runtime is worth saying before a file is read
+
+    def open_file(path: Path, options: BackendOptions, facts: Facts) -> TorchBackend:
+        return TorchBackend(path, artifact.outputs, options, facts)
+
+    return open_verified(open_file, bundle, artifact, options)
+
+
+def describe() -> Installed:
+    """Version and devices.
+
+    Raises:
+        BackendUnavailable: torch is not there, or broken.
+    """
+    torch = _runtime()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    devices = ("cpu", *(f"cuda:{index}" for index in range(count)))
+    return Installed(version=torch.__version__, listed=devices, devices=devices)
+
+
+class TorchBackend:
+    """An exported program on one device.
+
+    Args:
+        path: `.pt2` file; its program takes one uint8 (N, h, w, 3) RGB and gives a tensor, a
+            tuple of tensors.
+        outputs: names of the tensors, in their order.
+        options: device "cpu", "cuda" or "cuda:0"; threads, which torch shares in the process.
+        facts: what the bundle says about the file; batch limits matter most.
+
+    Raises:
+        BackendUnavailable: torch, or the device asked for, is not there.
+        EngineIncompatible: the program was written by another version of torch.
+        ConfigError: an option torch does not have.
+        CorruptArtifact: no exported program.
+        SchemaMismatch: the program takes something else, or gives another number of outputs.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        path: str | Path,
+        outputs: Sequence[str],
+        options: BackendOptions | None = None,
+        facts: Facts | None = None,
+    ) -> None:
+        path, options = Path(path), options or BackendOptions()
+        _refuse_foreign_options(options)
+        torch = _runtime()
+        self.provider = _existing_device(torch, options.device or "cpu")
+        program = _load(torch, path)
+        self.input_hw, batch = _input_of(program, path)
+        self.outputs: tuple[str, ...] = _output_names(program, outputs, path)
+        self._call: Any = _moved(torch, program, self.provider, path)
+        self._torch = torch
+        facts = facts_of_file(path, facts, batch)
+        notes = (*facts.notes, *options.notes, *_set_threads(torch, options.num_threads))
+        self.facts = replace(facts, version=torch.__version__, notes=notes)
+
+    def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> Outputs:
+        """Outputs by name for (N, h, w, 3) uint8 RGB, any N; all outputs if None are named.
+
+        Raises:
+            InputError: the batch has another type or shape.
+            DeviceOutOfMemory: the batch does not fit; a smaller `batch_size` may.
+            BackendError: the backend is closed, or the program failed.
+        """
+        check_batch(batch, self.input_hw)
+        call = self._call
+        if call is None:
+            raise BackendError("the backend is closed; load the model again")
+        names = outputs or self.outputs
+        try:
+            return run_in_chunks(lambda chunk: self._run(call, chunk, names), batch, self.facts)
+        except Exception as exc:
+            raise _run_error(exc, len(batch)) from exc
+
+    def close(self) -> None:
+        """Free the program; runs in other threads finish first."""
+        self._call = None
+
+    def _run(self, call: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
+        with self._torch.inference_mode():
+            # A copy, because torch warns of arrays that cannot be written to.
+            pixels = self._torch.from_numpy(np.array(chunk, order="C")).to(self.provider)
+            answer = call(pixels)
+            tensors = answer if isinstance(answer, (tuple, list)) else (answer,)
+            named = dict(zip(self.outputs, tensors, strict=True))
+            return {name: _to_numpy(named[name]) for name in names}
+
+
+def _runtime() -> ModuleType:
+    with importing("torch", "torch", _INSTALL):
+        import torch
+        import torch.export
+        import torch.export.passes
+    return torch
+
+
+def _refuse_foreign_options(options: BackendOptions) -> None:
+    for name in ("providers", "session_options"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"{name} is for other runtimes; torch takes device and num_threads")
+
+
+def _existing_device(torch: ModuleType, device: str) -> str:
+    """Torch's name of a device that is there; "cuda" alone is the first."""
+    if device_kind(device, _DEVICES) == "cpu":
+        return "cpu"
+    if not torch.backends.cuda.is_built():
+        raise Absent(
+            f"this torch ({torch.__version__}) was built without CUDA; install a CUDA build, or "
+            "allow the fallback to the CPU"
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(device.partition(":")[2] or 0)
+    if index >= count:
+        raise BackendUnavailable(
+            f"torch {torch.__version__} finds {count} CUDA devices, not {device}; check the "
+            "driver, or allow the fallback to the CPU"
+        )
+    return f"cuda:{index}"
+
+
+def _load(torch: ModuleType, path: Path) -> Any:
+    with _withheld("torch.export") as swallowed:
+        try:
+            _refuse_code(torch, path)
+            return torch.export.load(path)
+        except HpError:
+            raise
+        except Exception as exc:
+            raise _load_error(torch, path, first_line([*swallowed, exc][0])) from exc
+
+
+def _load_error(torch: ModuleType, path: Path, reason: str) -> HpError:
+    if "version" in reason.lower():
+        return EngineIncompatible(
+            f"torch {torch.__version__} does not read {str(path)!r} ({reason}); export it again "
+            "with this torch"
+        )
+    return _unreadable(path, reason)
+
+
+def _refuse_code(torch: ModuleType, path: Path) -> None:
+    """Look at every member of the archive before torch unpickles or links one."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            name = member.partition("/")[2]
+            if not _HARMLESS.fullmatch(name):
+                raise _unreadable(path, f"{name!r} may hold code")
+            if re.fullmatch(_CONFIG, name):
+                _refuse_pickles(json.loads(archive.read(member)), path)
+            if re.fullmatch(_SAMPLE, name) and (content := archive.read(member)):
+                # torch.export.load would fall back to running the pickle.
+                torch.load(io.BytesIO(content), weights_only=True)
+
+
+def _refuse_pickles(config: Any, path: Path) -> None:
+    for name, payload in config["config"].items():
+        if payload["use_pickle"] or not re.match("weight_|tensor_", payload["path_name"]):
+            raise _unreadable(path, f"{name!r} is pickled, which may hold code")
+
+
+def _unreadable(path: Path, reason: str) -> CorruptArtifact:
+    return CorruptArtifact(f"torch cannot read {str(path)!r} ({reason}); fetch or export it again")
+
+
+@contextmanager
+def _withheld(logger: str) -> Iterator[list[BaseException]]:
+    """The exceptions that are logged in the block instead of raised; the log does not show them."""
+    swallowed: list[BaseException] = []
+
+    def withhold(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            swallowed.append(record.exc_info[1])
+        return False
+
+    logging.getLogger(logger).addFilter(withhold)
+    try:
+        yield swallowed
+    finally:
+        logging.getLogger(logger).removeFilter(withhold)
+
+
+def _input_of(program: Any, path: Path) -> tuple[tuple[int, int], int | None]:
+    """(h, w) and the batch size if it is fixed."""
+    names = program.graph_signature.user_inputs
+    nodes = [node for node in program.graph.nodes if node.name in names]
+    given = [getattr(node.meta.get("val"), "shape", ()) for node in nodes]
+    types = [str(getattr(node.meta.get("val"), "dtype", "?")) for node in nodes]
+    shape = given[0] if len(given) == 1 else ()
+    if (
+        len(shape) != 4
+        or types != ["torch.uint8"]
+        or not all(isinstance(side, int) for side in shape[1:])
+        or shape[3] != 3
+    ):
+        told = ", ".join(
+            f"{dtype} {tuple(shape)}" for dtype, shape in zip(types, given, strict=True)
+        )
+        raise SchemaMismatch(
+            f"{str(path)!r} takes {told}; expected is one uint8 input (N, h, w, 3); export it "
+            "with hp-export"
+        )
+    batch = shape[0] if isinstance(shape[0], int) else None
+    return (shape[1], shape[2]), batch
+
+
+def _output_names(program: Any, outputs: Sequence[str], path: Path) -> tuple[str, ...]:
+    count = len(program.graph_signature.user_outputs)
+    if len(outputs) != count or program.call_spec.out_spec.type is dict:
+        raise SchemaMismatch(
+            f"{str(path)!r} gives {count} tensors; {len(outputs)} are named "
+            f"({', '.join(outputs) or 'none'}), and wanted is a tuple of those; export it again"
+        )
+    return tuple(outputs)
+
+
+def _moved(torch: ModuleType, program: Any, device: str, path: Path) -> Any:
+    try:
+        if device != "cpu":
+            program = torch.export.passes.move_to_device_pass(program, device)
+        return program.module()
+    except Exception as exc:
+        raise BackendUnavailable(
+            f"torch cannot open {str(path)!r} on {device}: {first_line(exc)}"
+        ) from exc
+
+
+def _set_threads(torch: ModuleType, num_threads: int | None) -> tuple[str, ...]:
+    if num_threads is None:
+        return ()
+    torch.set_num_threads(num_threads)
+    return (f"torch computes with {num_threads} threads in this whole process",)
+
+
+def _to_numpy(tensor: Any) -> NDArray[Any]:
+    return (tensor if str(tensor.dtype) in _NUMPY_HAS else tensor.float()).cpu().numpy()
+
+
+def _run_error(exc: Exception, batch: int) -> HpError:
+    if isinstance(exc, HpError):
+        return exc
+    reason = first_line(exc)
+    if type(exc).__name__ == "OutOfMemoryError" or "allocate memory" in reason:
+        return DeviceOutOfMemory(
+            f"not enough memory for {batch} inputs at once; take a smaller batch_size ({reason})"
+        )
+    return BackendError(f"torch failed on {batch} inputs: {reason}")

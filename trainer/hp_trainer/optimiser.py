@@ -1,0 +1,113 @@
+"""Optimiser, learning rate and weight average of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hp_sdk.errors import ConfigError
+
+OPTIMISERS = ("adamw", "sgd")
+SCHEDULES = ("step", "cosine")
+AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """AdamW, linear warm-up, then `schedule`; the defaults are the paper's (spec §2.10)."""
+
+    lr: float = 1e-4
+    backbone_lr: float = 0.1
+    """Factor on `lr` for the backbone (1 when trained from scratch)."""
+    optimiser: str = "adamw"
+    """`adamw`, or `sgd` with momentum 0.9 as Graphonomy uses it (register A16)."""
+    weight_decay: float = 0.05
+    warmup: int = 0
+    schedule: str = "step"
+    """`step` (×0.1 after `decay_at` of the run, the paper's) or `cosine`."""
+    decay_at: float = 0.8333
+    clip: float = 0.01
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of the averaged weights that are shipped; 0 ships the last ones."""
+    amp: str = "off"
+    """off, bf16 or fp16 autocast."""
+
+    def __post_init__(self) -> None:
+        choices = {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "amp": tuple(AMP)}
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                given, names = getattr(self, key), ", ".join(allowed)
+                raise ConfigError(f"train.{key} is {given!r}; choose one of {names}")
+
+
+def build_optimiser(model: nn.Module, settings: OptimiserConfig) -> torch.optim.Optimizer:
+    """One group per rate and decay; norms, biases and embeddings do not decay."""
+    groups = [
+        {
+            "params": parameters,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "factor": settings.backbone_lr if backbone else 1.0,
+        }
+        for (backbone, decays), parameters in _groups(model.named_parameters()).items()
+    ]
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+def _groups(
+    named: Iterable[tuple[str, nn.Parameter]],
+) -> dict[tuple[bool, bool], list[nn.Parameter]]:
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        embedding = name.endswith((".x0", "level_embed", "relative_bias"))
+        decays = parameter.ndim > 1 and not embedding
+        groups.setdefault((name.startswith("net.backbone."), decays), []).append(parameter)
+    return groups
+
+
+def learning_rate(settings: OptimiserConfig, step: int, steps: int) -> float:
+    """Linear warm-up, then the schedule over a run of `steps`."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    if settings.schedule == "cosine":
+        done = (step - settings.warmup) / max(1, steps - settings.warmup)
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return settings.lr * (0.1 if step >= settings.decay_at * steps else 1.0)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of `lr`."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["factor"]
+
+
+def autocast(amp: str, device: str) -> torch.autocast:
+    """Autocast context of `train.amp`."""
+    dtype = AMP[amp] if amp != "off" else torch.bfloat16
+    return torch.autocast(device.partition(":")[0], dtype=dtype, enabled=amp != "off")
+
+
+def gradient_scaler(amp: str, device: str) -> torch.amp.GradScaler:
+    """Loss scaling, which float16 needs and nothing else does."""
+    return torch.amp.GradScaler(device.partition(":")[0], enabled=amp == "fp16")
+
+
+@torch.no_grad()
+def average(ema: Mapping[str, Tensor], net: nn.Module, decay: float) -> None:
+    """Exponential moving average: ema ← decay · ema + (1 - decay) · net."""
+    current = averaged(net)
+    for key, value in ema.items():
+        value.lerp_(current[key], 1 - decay)
+
+
+def averaged(net: nn.Module) -> dict[str, Tensor]:
+    """What is averaged: weights and batch statistics, which belong together."""
+    return {key: value for key, value in net.state_dict().items() if value.is_floating_point()}

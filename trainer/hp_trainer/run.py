@@ -1,0 +1,204 @@
+"""A training run: everything that changes while training, where it is saved, how it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hp_sdk.domains import Domain, load_domain
+from hp_sdk.errors import ConfigError
+from hp_sdk.files import write_bytes
+from hp_trainer.checkpoint import (
+    Checkpoint,
+    describe_network,
+    input_description,
+    read_checkpoint,
+    write_checkpoint,
+)
+from hp_trainer.config import Config
+from hp_trainer.dedicated import open_teacher
+from hp_trainer.distributed import World, data_parallel, join_world, own_device
+from hp_trainer.models.sst import SST
+from hp_trainer.optimiser import averaged, build_optimiser, gradient_scaler
+from hp_trainer.run_log import write_provenance
+from hp_trainer.training_model import SSTTraining
+from hp_trainer.weights import load_pretrained
+
+
+@dataclass(slots=True)
+class Run:
+    """State of a run."""
+
+    config: Config
+    output: Path
+    domains: tuple[Domain, ...]
+    model: SSTTraining
+    parallel: nn.Module
+    """`model`, wrapped when several processes train together."""
+    ema: dict[str, Tensor]
+    """Averaged weights and batch statistics of `model.net`; empty without averaging."""
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    device: str
+    world: World
+    images_per_epoch: int = 0
+    step: int = 0
+    best: float = -1.0
+    """Highest mean mIoU of all validations so far."""
+
+    def save(self) -> Path:
+        """Write `last.pt`: the weights that ship, the auxiliary ones, and the state to go on."""
+        path = self.output / "last.pt"
+        if self.world.leads:
+            write_checkpoint(path, self._checkpoint({**self._told(), **self._state()}))
+        return path
+
+    def save_best(self, score: float) -> None:
+        """Write `best.pt` (weights only) if `score` is the highest so far."""
+        if score > self.best:
+            self.best = score
+            if self.world.leads:
+                told = {**self._told(), "score": score}
+                write_checkpoint(self.output / "best.pt", self._checkpoint(told))
+
+    def shipping_weights(self) -> dict[str, Tensor]:
+        """The averaged weights if there are any, else the current ones."""
+        return {**self.model.net.state_dict(), **self.ema}
+
+    def _checkpoint(self, train: dict[str, Any]) -> Checkpoint:
+        family, network = describe_network(self.model.net)
+        return Checkpoint(
+            family=family,
+            config=network,
+            domains=self.domains,
+            model=self.shipping_weights(),
+            aux=self.model.aux.state_dict(),
+            input=input_description(self.config.train.input_hw),
+            train=train,
+        )
+
+    def _told(self) -> dict[str, Any]:
+        return {"step": self.step, "config": self.config.to_dict()}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "raw": self.model.net.state_dict() if self.ema else None,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "best": self.best,
+        }
+
+
+def start_run(config: Config, output: Path, resume: Path | None) -> Run:
+    """Build model and optimiser; load other weights, or the state of `resume`.
+
+    Raises:
+        ConfigError, ModelError: the configuration and the files it names do not fit together.
+    """
+    settings = config.train
+    device = own_device(pick_device(settings.device))
+    world = join_world(device)
+    torch.manual_seed(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    domains = tuple(load_domain(name) for name in config.domains)
+    model, notes = build_model(config, domains)
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torch.manual_seed(settings.seed + world.rank)  # drop-path differs between processes
+    run = Run(
+        config=config,
+        output=output,
+        domains=domains,
+        model=model,
+        parallel=data_parallel(model, world),
+        ema={k: v.clone() for k, v in averaged(model.net).items()} if settings.ema else {},
+        optimiser=build_optimiser(model, settings),
+        scaler=gradient_scaler(settings.amp, device),
+        device=device,
+        world=world,
+    )
+    if resume:
+        restore(run, read_checkpoint(resume))
+    if settings.compile:
+        for part in (model.net.backbone, model.net.encoder, model.net.decoder):
+            part.compile()
+    output.mkdir(parents=True, exist_ok=True)
+    if world.leads:
+        write_provenance(output, config.to_dict(), device)
+        if notes:
+            tqdm.write(notes)
+            write_bytes(output / "pretrained.txt", (notes + "\n").encode())
+    model.train()
+    return run
+
+
+def build_model(config: Config, domains: tuple[Domain, ...]) -> tuple[SSTTraining, str]:
+    """Network, auxiliary modules and, in dedicated training, the teacher, with their weights.
+
+    Returns the model and what was taken from published weights, line by line.
+    """
+    settings, notes = config.train, ""
+    teaching = open_teacher(config.dedicated, config.aux)
+    teacher = teaching and teaching[1]
+    model = SSTTraining(SST(config.model, domains), config.aux, teacher=teacher or None)
+    if settings.pretrained:
+        notes = load_pretrained(model.net, Path(settings.pretrained), trust=settings.trust)
+    if teaching:
+        load_weights(model, teaching[0], key="dedicated.teacher")
+    if settings.init:
+        load_weights(model, read_checkpoint(Path(settings.init)))
+    return model, notes
+
+
+def load_weights(model: SSTTraining, checkpoint: Checkpoint, *, key: str = "train.init") -> None:
+    """Start from a checkpoint: everything of equal name must fit; new domains start fresh.
+
+    So a domain is added to a trained model: its head, MSA, MSE and the MST of its pairs are new,
+    all else is kept (spec §2.8).
+
+    Raises:
+        ConfigError: the checkpoint is of another network.
+    """
+    own = model.net.state_dict()
+    foreign = [k for k, v in checkpoint.model.items() if k in own and own[k].shape != v.shape]
+    missing = [k for k in own if k not in checkpoint.model and not k.startswith("heads.")]
+    if foreign or missing:
+        raise ConfigError(
+            f"{key} holds another network: {len(missing)} tensors missing, {len(foreign)} of "
+            f"another shape, first {(missing + foreign)[0]}; use the same preset and model settings"
+        )
+    model.net.load_state_dict({k: v for k, v in checkpoint.model.items() if k in own}, strict=False)
+    aux = model.aux.state_dict()
+    kept = {k: v for k, v in (checkpoint.aux or {}).items() if k in aux and aux[k].shape == v.shape}
+    model.aux.load_state_dict(kept, strict=False)
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Put a run back to the step of its checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint was stripped and cannot be resumed.
+    """
+    state = checkpoint.train
+    if "optimiser" not in state:
+        raise ConfigError("this checkpoint holds no optimiser state; use it as train.init instead")
+    run.model.net.load_state_dict(state["raw"] or checkpoint.model)
+    run.model.aux.load_state_dict(checkpoint.aux or {})
+    run.ema = {key: checkpoint.model[key].to(run.device) for key in run.ema}
+    run.optimiser.load_state_dict(state["optimiser"])
+    run.scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["rng"])
+    run.step, run.best = state["step"], state["best"]
+
+
+def pick_device(device: str) -> str:
+    """`auto` is the GPU where there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
