@@ -157,7 +157,7 @@ def _read_stream(stream: Readable, *, name: str) -> bytes:
     except InputError:
         raise
     except (OSError, ValueError, TypeError) as exc:
-        raise InputError(f"cannot read {name}: {exc}; open it with open(path, 'rb')") from exc
+        raise InputError(f"cannot read {name}: {exc}; open it in binary mode, 'rb'") from exc
     return bytes(content)
 
 
@@ -293,7 +293,7 @@ def _jpeg_hw(content: bytes) -> tuple[int, ...]:
 
 
 def _png_is_cut(content: bytes) -> bool:
-    return b"IEND" not in content
+    return not 0 <= content.rfind(b"IEND") <= len(content) - 8  # name and checksum
 
 
 def _webp_is_cut(content: bytes) -> bool:

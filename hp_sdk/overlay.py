@@ -131,10 +131,8 @@ def draw_legend(
     )
     drawn = picture.copy()
     under = drawn[y : y + rows, x : x + columns]
-    shown = panel.any(
-        axis=2, keepdims=True
-    )  # the panel itself is black, the picture shines through
-    under[:] = np.where(shown, panel, (under * np.float32(0.25)).astype(np.uint8))
+    through = 0.25 * (1 - panel[..., 3:] / np.float32(255))  # the picture, darkened
+    under[:] = (panel[..., :3] + through * under + 0.5).astype(np.uint8)
     return drawn
 
 
@@ -230,17 +228,17 @@ def _fitted(entries: Sequence[tuple[str, Colour]], height: int, width: int) -> _
 
 
 def _painted(legend: _Legend) -> Pixels:
-    """The panel (h, w, 3): swatches and white names on black."""
+    """Swatches and white names (h, w, 4): RGB times opacity, and opacity."""
     side, (scale, thickness) = legend.text_px, _pen(legend.text_px)
-    panel = np.zeros((*legend.size_hw, 3), np.uint8)
+    panel = np.zeros((*legend.size_hw, 4), np.uint8)
     for row, (name, colour) in enumerate(legend.lines):
         bottom = side // 2 + row * legend.row_px + (legend.row_px + side) // 2
         if colour is not None:
             corners = (side // 2, bottom - side), (3 * side // 2, bottom)
-            cv2.rectangle(panel, *corners, [max(1, channel) for channel in colour], cv2.FILLED)
-            cv2.rectangle(panel, *corners, (200, 200, 200), 1)
+            cv2.rectangle(panel, *corners, (*colour, 255), cv2.FILLED)
+            cv2.rectangle(panel, *corners, (200, 200, 200, 255), 1)
         at = (2 * side if colour is not None else side // 2, bottom)
-        cv2.putText(panel, name, at, _FONT, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+        cv2.putText(panel, name, at, _FONT, scale, (255, 255, 255, 255), thickness, cv2.LINE_AA)
     return panel
 
 

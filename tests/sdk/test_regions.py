@@ -71,8 +71,9 @@ def decoded(counts, shape):
 
 def test_a_box_is_half_open():
     mask = mask_of(".....", "..#..", ".....", "...#.")
-    x0, y0, x1, y1 = box = box_of(mask)
+    box = box_of(mask)
     assert box == (2, 1, 4, 4)
+    x0, y0, x1, y1 = box
     assert np.count_nonzero(mask[y0:y1, x0:x1]) == np.count_nonzero(mask)
 
 
@@ -139,6 +140,7 @@ def test_run_lengths_do_not_depend_on_the_order_in_memory():
     assert rle_of(np.asfortranarray(blobs(3))) == rle_of(blobs(3))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("mask", [speckles(4), blobs(5), disc(), EMPTY, ~EMPTY, ~disc(4, 200)])
 def test_pycocotools_writes_and_reads_the_same(mask):
     coco = pytest.importorskip("pycocotools.mask")

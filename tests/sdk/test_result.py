@@ -208,6 +208,7 @@ def test_a_confident_annotation_has_a_score(labels):
     assert {each["score"] for each in result.to_coco()} == {0.2}
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_pycocotools_reads_the_annotations(result):
     coco = pytest.importorskip("pycocotools.mask")
     for each, name in zip(result.to_coco(), result.parts, strict=True):

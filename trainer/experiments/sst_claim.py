@@ -240,9 +240,9 @@ def markdown(results: Mapping[str, Scores], budget: Budget, command: str) -> str
         "",
         f"`{command}`",
         "",
-        f"{budget.preset}, {budget.steps} steps of {budget.per_domain} crops of {budget.crop_px}² per "
-        "domain, from scratch; mIoU (%) over the classes present in the validation list, mean ± "
-        "standard deviation over seeds.",
+        f"{budget.preset}, {budget.steps} steps of {budget.per_domain} crops of {budget.crop_px}² "
+        "per domain, from scratch; mIoU (%) over the classes present in the validation list, mean "
+        "± standard deviation over seeds.",
     ]
     for title, scores in results.items():
         domains = [d for d in DOMAINS if any(d in s for by in scores.values() for s in by.values())]

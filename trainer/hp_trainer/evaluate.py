@@ -230,7 +230,8 @@ def open_list(entry: EvalConfig) -> PhotoSet:
         DataError: a listed file is missing or cannot be used.
     """
     labels = {entry.domain: entry.labels}
-    return PhotoSet(data_folder(entry.root), labels, entry.split, entry.limit)
+    options = PhotoOptions(entry.layout, entry.decode_colors)
+    return PhotoSet(data_folder(entry.root), labels, entry.split, entry.limit, options)
 
 
 def labelled_domain(photos: PhotoSet) -> Domain:

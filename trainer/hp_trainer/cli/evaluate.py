@@ -21,6 +21,7 @@ from hp_trainer.paper_results import PaperRow, comparison, paper_entry, paper_ro
 from hp_trainer.tta import LARGEST_SCALE, SCALES, TTAChoice
 
 if TYPE_CHECKING:
+    from hp_trainer.config import EvalConfig
     from hp_trainer.evaluate import Tally
     from hp_trainer.layouts import PhotoSet
 
@@ -35,11 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
     """Arguments of hp-eval."""
     parser = new_parser("hp-eval", __doc__ or "")
     parser.add_argument("model", help="checkpoint (.pt), bundle folder or bundled name")
-    parser.add_argument("--data", type=Path, required=True, help="images/, labels/, <split>.txt")
+    parser.add_argument("--data", type=Path, required=True, help="folder with images/, labels/, <split>.txt, or a published data set as it comes")
     parser.add_argument("--domain", required=True, help="label domain of the label maps")
     parser.add_argument("--labels", default="labels", help="folder of the label maps")
     parser.add_argument("--split", default="val")
     parser.add_argument("--limit", type=int, default=0, help="only the first N images")
+    parser.add_argument("--layout", default="auto", help="layout of a published data set (auto)")
+    parser.add_argument(
+        "--decode-colors", action="store_true", help="accept label pictures in the domain's colours"
+    )
     parser.add_argument("--size", type=size_hw, help="HxW network input (checkpoints only)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:0")
     _add_views(parser)
@@ -185,14 +190,27 @@ def _percent(share: float | None) -> str:
     return "absent" if share is None else f"{100 * share:.1f}"
 
 
+def _list_of(args: argparse.Namespace) -> EvalConfig:
+    from hp_trainer.config import EvalConfig
+
+    return EvalConfig(
+        str(args.data),
+        args.domain,
+        args.labels,
+        args.split,
+        args.limit,
+        args.layout,
+        args.decode_colors,
+    )
+
+
 def evaluate_command(args: argparse.Namespace) -> int:
     """Run hp-eval."""
-    from hp_trainer.config import EvalConfig
     from hp_trainer.evaluate import labelled_domain, open_list
 
     _check_files(args.confusion)
     paper = paper_rows(args.domain) if args.compare_paper else ()
-    photos = open_list(EvalConfig(str(args.data), args.domain, args.labels, args.split, args.limit))
+    photos = open_list(_list_of(args))
     domain = labelled_domain(photos)
     boundary = BoundaryTally(domain.names, tolerance=args.boundary_tolerance)
     confusion = Confusion(domain.names)
