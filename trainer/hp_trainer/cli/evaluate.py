@@ -36,7 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Arguments of hp-eval."""
     parser = new_parser("hp-eval", __doc__ or "")
     parser.add_argument("model", help="checkpoint (.pt), bundle folder or bundled name")
-    parser.add_argument("--data", type=Path, required=True, help="folder with images/, labels/, <split>.txt, or a published data set as it comes")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with images/, labels/, <split>.txt, or a published data set as it comes",
+    )
     parser.add_argument("--domain", required=True, help="label domain of the label maps")
     parser.add_argument("--labels", default="labels", help="folder of the label maps")
     parser.add_argument("--split", default="val")
