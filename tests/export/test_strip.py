@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hp_export import strip as strip_module
+from hp_export.census import read_onnx
 from hp_export.strip import (
     bare_network,
     check_same_logits,
@@ -15,6 +16,7 @@ from hp_export.strip import (
     strip_file,
     strip_report,
 )
+from hp_export.write import ExportReport, export_bundle
 from hp_sdk.errors import (
     ConfigError,
     CorruptArtifact,
@@ -150,3 +152,17 @@ def test_a_folder_that_cannot_be_written_is_named(checkpoint_file: Path, tmp_pat
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="cannot write"):
         strip_file(checkpoint_file, tmp_path / "file" / "bare.pt")
+
+
+def test_auxiliary_modules_cost_nothing_at_inference(
+    checkpoint: Checkpoint, exported: ExportReport, tmp_path: Path
+) -> None:
+    """The graph of an SST checkpoint and of one trained without them, node for node."""
+    plain = export_bundle(replace(checkpoint, aux=None), tmp_path / "plain")
+    graphs = [read_onnx(report.bundle.root / "model.onnx").graph for report in (exported, plain)]
+    with_aux, without = (
+        [node.SerializeToString(deterministic=True) for node in graph.node] for graph in graphs
+    )
+    assert len(with_aux) > 100
+    assert with_aux == without
+    assert [t.name for t in graphs[0].initializer] == [t.name for t in graphs[1].initializer]

@@ -24,8 +24,7 @@ from hp_trainer.checkpoint import build_from_checkpoint, read_checkpoint
 from hp_trainer.config import EvalConfig
 from hp_trainer.data import data_folder
 from hp_trainer.distributed import ALONE, World, sum_over_world
-from hp_trainer.layouts import PhotoSet, encoding_of
-from hp_trainer.layouts import PhotoOptions
+from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.metrics import IGNORED, Confusion, Scores
 from hp_trainer.models.sst import SST, normalise
 from hp_trainer.tta import PLAIN, NetworkTTA, TTAChoice, view_scores
