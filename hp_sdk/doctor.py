@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -225,7 +225,7 @@ def _home_error(folder: Path) -> str:
 def _doubled(report: Report) -> Iterator[Problem]:
     owners = metadata.packages_distributions()
     for module, known in RIVALS.items():
-        names = sorted({re.sub("[-_.]+", "-", name).lower() for name in owners.get(module, [])})
+        names = sorted({_normal(name) for name in owners.get(module, []) if name})
         if len(names) < 2:
             continue
         wanted = known if report.graphics.gpus else [n for n in known if not n.endswith("-gpu")]
@@ -322,6 +322,10 @@ CHECKS: Sequence[Callable[[Report], Iterator[Problem]]] = (
     _bad_bundles,
     _bad_home,
 )
+
+
+def _normal(distribution: str) -> str:
+    return re.sub("[-_.]+", "-", distribution).lower()
 
 
 def _first(facts: Sequence[Fact], key: str) -> Any:

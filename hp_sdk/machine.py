@@ -1,4 +1,4 @@
-"""What this machine is: processor, memory, graphics.  Read, never changed; what is not said is None."""
+"""What this machine is: processor, memory, graphics; read, never changed."""
 
 from __future__ import annotations
 
@@ -87,13 +87,15 @@ def find_nvidia(
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         return Graphics(source="nvidia-smi", problem=f"nvidia-smi does not answer: {exc}")
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    lines = _filled_lines(done.stdout)
     if done.returncode or not lines:
-        said = (
-            lines or [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-        )[0]
+        said = (lines or _filled_lines(done.stderr) or ["it says nothing"])[0]
         return Graphics(source="nvidia-smi", problem=f"nvidia-smi finds no GPU: {said}")
     return _graphics([[part.strip() for part in line.split(",")] for line in lines])
+
+
+def _filled_lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _graphics(rows: Sequence[Sequence[str]]) -> Graphics:

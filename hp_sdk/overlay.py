@@ -197,6 +197,8 @@ class _Legend:
     lines: Sequence[tuple[str, Colour | None]]
     text_px: int
     """Height of a capital letter, and of a swatch."""
+    widest_px: int
+    """Of the names."""
 
     @property
     def row_px(self) -> int:
@@ -204,8 +206,7 @@ class _Legend:
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        widest = max(_text_width(name, self.text_px) for name, _ in self.lines)
-        return self.text_px + len(self.lines) * self.row_px, 3 * self.text_px + widest
+        return self.text_px + len(self.lines) * self.row_px, 3 * self.text_px + self.widest_px
 
     def fits(self, height: int, width: int) -> bool:
         rows, columns = self.size_hw
@@ -217,11 +218,12 @@ def _fitted(entries: Sequence[tuple[str, Colour]], height: int, width: int) -> _
     """The legend with as many of the first entries as fit; None if none does."""
     smallest, largest = _LEGEND_TEXT_PX
     text_px = min(largest, max(smallest, round(min(height, width) / 45)))
+    widths = [_text_width(name, text_px) for name, _ in entries]
     for count in range(len(entries), 0, -1):
         lines: list[tuple[str, Colour | None]] = [*entries[:count]]
         if count < len(entries):
             lines.append((f"+ {len(entries) - count} more", None))
-        legend = _Legend(lines, text_px)
+        legend = _Legend(lines, text_px, max(*widths[:count], _text_width(lines[-1][0], text_px)))
         if legend.fits(height, width):
             return legend
     return None

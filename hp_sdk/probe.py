@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 TIMEOUT_S = 180
 _DRIVER_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 _PICTURE_HW = (96, 64)
+_OURS = "hp-probe"
+"""Key that tells our lines from what runtimes print."""
 
 Fact = dict[str, Any]
 
@@ -61,7 +63,7 @@ def run_probe(probe: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> Outc
 def main(probe: str, *arguments: str) -> None:
     """Inside the child: print what the probe learns, at once, because the next step may crash."""
     for fact in PROBES[probe](*arguments):
-        sys.stdout.write(f"\n{json.dumps(fact)}\n")
+        sys.stdout.write(f"\n{json.dumps({_OURS: fact})}\n")
         sys.stdout.flush()
 
 
@@ -152,16 +154,8 @@ def _gpu_name(library: ctypes.CDLL, index: int) -> str:
 
 
 def _facts(said: str) -> list[Fact]:
-    """The lines that are ours; runtimes print what they like."""
-    facts: list[Fact] = []
-    for line in said.splitlines():
-        try:
-            value: object = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            facts.append(cast("Fact", value))
-    return facts
+    lines = (line for line in said.splitlines() if line.startswith(f'{{"{_OURS}"'))
+    return [json.loads(line)[_OURS] for line in lines if line.endswith("}")]
 
 
 def _crash(code: int, complaints: str) -> str:
@@ -170,5 +164,6 @@ def _crash(code: int, complaints: str) -> str:
     lines = [line.strip() for line in complaints.splitlines() if line.strip()]
     last = f": {lines[-1]}" if lines else ""
     if code < 0:
-        return f"crashed with {signal.Signals(-code).name}{last}"
+        known = {int(each): each.name for each in signal.Signals}
+        return f"crashed with {known.get(-code, f'signal {-code}')}{last}"
     return f"ended with exit code {code}{last}"

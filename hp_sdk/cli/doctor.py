@@ -40,7 +40,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _runtime_lines(runtime)
     writable = f"cannot be written to: {report.home_error}" if report.home_error else "writable"
     yield f"HP_HOME   {report.home} ({writable})"
-    yield f"offline   HP_OFFLINE is {'not set' if report.offline is None else report.offline!r}"
+    yield f"offline   HP_OFFLINE is {'not set' if report.offline is None else report.offline}"
     for bundle in report.bundles:
         origin = "shipped" if bundle.shipped else "added"
         state = bundle.error or f"{', '.join(bundle.heads)}; every file is as its manifest says"

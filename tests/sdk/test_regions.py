@@ -72,6 +72,7 @@ def decoded(counts, shape):
 def test_a_box_is_half_open():
     mask = mask_of(".....", "..#..", ".....", "...#.")
     box = box_of(mask)
+    assert box
     assert box == (2, 1, 4, 4)
     x0, y0, x1, y1 = box
     assert np.count_nonzero(mask[y0:y1, x0:x1]) == np.count_nonzero(mask)

@@ -1,4 +1,4 @@
-"""T-06: multi-scale deformable sampling, three cores against numbers worked out by hand."""
+"""T-06: multi-scale deformable sampling, four cores against numbers worked out by hand."""
 
 import math
 
@@ -10,7 +10,7 @@ from hp_sdk.errors import ConfigError
 from hp_trainer.models.encoder import deformable_sampling
 from hp_trainer.models.sst import SST, SSTConfig
 
-CORES = ("grid_sample", "gather", "loop")
+CORES = ("grid_sample", "gather", "plugin", "loop")
 SHAPES = [(3, 3), (2, 2)]
 NINE_AND_FOUR = [0.0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 20, 30, 40]
 
@@ -173,7 +173,7 @@ def test_the_encoder_has_the_size_of_the_mask2former_pixel_decoder():
 
 def test_the_same_weights_give_the_same_logits_with_every_core():
     logits = {}
-    for deform in ("grid_sample", "gather"):
+    for deform in ("grid_sample", "gather", "plugin"):
         torch.manual_seed(0)
         net = SST(tiny(deform), [load_domain("pascal")]).eval()
         # Fresh attention looks at grid points only; move them off the grid.
@@ -181,7 +181,24 @@ def test_the_same_weights_give_the_same_logits_with_every_core():
             parameter.data.add_(0.05 * torch.randn(parameter.shape))
         with torch.no_grad():
             logits[deform] = net(torch.randn(1, 3, 64, 64))["pascal"]
-    torch.testing.assert_close(logits["gather"], logits["grid_sample"], atol=1e-4, rtol=1e-4)
+    for core in ("gather", "plugin"):
+        torch.testing.assert_close(logits[core], logits["grid_sample"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch warns of itself
+def test_the_plugin_is_one_node_of_a_traced_graph_with_real_sizes_and_starts():
+    value, shapes, locations, weights = random_problem()
+
+    class Sampling(torch.nn.Module):
+        def forward(self, value, locations, weights):
+            return deformable_sampling(value, shapes, locations, weights, core="plugin")
+
+    program = torch.export.export(Sampling(), (value, locations, weights))
+    called = [node for node in program.graph.nodes if "deformable" in str(node.target)]
+    assert len(called) == 1
+    constants = list(program.constants.values())
+    assert [0, 6, 26] in [c.tolist() for c in constants]
+    assert all(c.dtype == torch.int32 for c in constants)
 
 
 def tiny(deform):

@@ -3,8 +3,8 @@
     C5, C4, C3 ─ 1×1 + norm ─► tokens (N, S, D) + sine position + level embedding
         └► [deformable self-attention ─ LayerNorm ─ FFN ─ LayerNorm] × layers ─► E5, E4, E3
 
-Three interchangeable cores sample the same values (spec §5.2): `grid_sample` for PyTorch,
-ONNX Runtime and OpenVINO, `gather` for TensorRT, `loop` as the readable reference.
+Three interchangeable cores sample the same values (spec §5.2): `grid_sample` for PyTorch, ONNX
+Runtime and OpenVINO, `gather` for TensorRT, `plugin` as one node; `loop` is the readable reference.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def _grid_sample_core(value: Tensor, shapes: Shapes, locations: Tensor, weights:
     return out.reshape(n, heads * channels, queries).transpose(1, 2)
 
 
-def _gather_core(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+def gather_core(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """Rows of a table, four per sample: no GridSample, which some TensorRT versions miscompute."""
     n, tokens, heads, channels = value.shape
     table = value.reshape(n * tokens * heads, channels)
     image = torch.arange(n, device=value.device)[:, None, None, None]
@@ -95,9 +96,16 @@ def _loop_core(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
     return out.flatten(2)
 
 
+def _plugin_core(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    from hp_trainer.models.deformable_plugin import plugin_core  # registers an operator
+
+    return plugin_core(value, shapes, locations, weights)
+
+
 CORES: dict[str, Callable[[Tensor, Shapes, Tensor, Tensor], Tensor]] = {
     "grid_sample": _grid_sample_core,
-    "gather": _gather_core,
+    "gather": gather_core,
+    "plugin": _plugin_core,
     "loop": _loop_core,
 }
 

@@ -67,7 +67,7 @@ class SSTConfig:
     """Kernel of the convolution that mixes up-sampled map and skip; 3 helps small networks."""
     drop_path: float = 0.1
     deform: str = "grid_sample"
-    """Core of the deformable attention: grid_sample, gather or loop."""
+    """Core of the deformable attention: grid_sample, gather, plugin (no gradient) or loop."""
 
     def __post_init__(self) -> None:
         choices = {
