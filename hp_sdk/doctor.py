@@ -144,30 +144,28 @@ def _runtime(name: str, bundles: Sequence[BundleReport], probe: Probe) -> Runtim
         if message := _first(outcome.facts, state):
             return RuntimeReport(name=name, state=state, message=message)
     installed = _first(outcome.facts, "installed")
-    if installed is None:
+    trials = tuple(_trials(outcome))
+    if installed is None or (outcome.crash and not trials):
         message = f"{name} {outcome.crash or 'says nothing'}"
         return RuntimeReport(name=name, state="broken", message=message)
-    trials = tuple(_trials(outcome))
     works = any(trial.works for trial in trials)
-    untried = "" if usable else f"no model here has an artifact of kind {reads!r}"
     return RuntimeReport(
         name=name,
-        state="works" if works else "fails" if usable else "untried",
+        state="works" if works else "fails" if trials else "untried",
         version=installed["version"],
         listed=installed["listed"],
         trials=trials,
-        message=untried,
+        message="" if trials else f"no model here has an artifact of kind {reads!r}",
     )
 
 
 def _trials(outcome: Outcome) -> Iterator[Trial]:
-    unanswered = [fact["trying"] for fact in outcome.facts if "trying" in fact]
-    for fact in outcome.facts:
-        for key, works in (("works", True), ("fails", False)):
-            if key in fact:
-                unanswered.remove(fact[key]["device"])
-                yield Trial(works=works, **fact[key])
-    for device in unanswered:
+    begun = [fact["trying"] for fact in outcome.facts if "trying" in fact]
+    for key, works in (("works", True), ("fails", False)):
+        for end in (fact[key] for fact in outcome.facts if key in fact):
+            begun = [device for device in begun if device != end["device"]]
+            yield Trial(works=works, **end)
+    for device in begun:
         yield Trial(device=device, works=False, error=outcome.crash or "says nothing")
 
 

@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypedDict, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from hp_sdk.backends import Backend, open_backend
 from hp_sdk.bundle import Bundle, read_bundle
-from hp_sdk.domains import Domain, canonical
-from hp_sdk.errors import ConfigError, UnknownHead
+from hp_sdk.domains import Domain
+from hp_sdk.elastic import ElasticBackend
+from hp_sdk.errors import BackendError, InputError
 from hp_sdk.image import Color, Source
 from hp_sdk.models import find_bundle
-from hp_sdk.recipe import NamedSource, Request, parse_photos
+from hp_sdk.options import (
+    AS_LOADED,
+    AnswerOptions,
+    AsLoaded,
+    OnError,
+    PredictOptions,
+    RecipeBook,
+    StreamOptions,
+    SubmitOptions,
+    checked_batch_size,
+    head_name,
+    photos_per_run,
+)
+from hp_sdk.queueing import ParseQueue
+from hp_sdk.recipe import NamedSource, named
 from hp_sdk.result import Result
+from hp_sdk.sources import Item
+from hp_sdk.streaming import stream
 from hp_sdk.tta import TTA, choose_tta
-
-_DEFAULT_HEAD = "cihp"
-
-
-class _AsLoaded:
-    """Stands for the `tta` the parser was loaded with, because None means none."""
-
-    def __repr__(self) -> str:
-        return "as loaded"
-
-
-AS_LOADED: Final = _AsLoaded()
-
-
-class PredictOptions(TypedDict, total=False):
-    """Options of `Parser.predict` that never change the type of the answer."""
-
-    color: Color | None
-    tta: TTA | str | _AsLoaded | None
-    confidence: bool
-    logits: bool
-    batch_size: int | None
 
 
 class Parser:
-    """A loaded model.  `predict` may be called from several threads at once.
+    """A loaded model.  One serves a whole program: any thread may call any method at any time.
+
+    `predict` works in the thread that calls it, and the runtime lets several through at once.
+    `stream` belongs to the thread that iterates and has helper threads until it ends or is closed.
+    `submit` joins what all threads ask for.  All give the answers of one photo at a time, up to
+    the runtime's rounding.  Where the device runs out of memory, batches shrink and stay small.
 
     Use `Parser.load`; the constructor joins a bundle and an open backend, as tests do.  Close
     the parser, or use it in a `with` statement, where memory matters.
@@ -58,10 +60,14 @@ class Parser:
         batch_size: int | Literal["auto"] = "auto",
     ) -> None:
         self.bundle = bundle
-        self.head = _head_name(bundle, head)
-        self._backend = backend
+        self.head = head_name(bundle, head)
+        self._backend = ElasticBackend(backend)
         self._tta = choose_tta(tta, family=bundle.family)
-        self._batch_size = _checked_batch_size(batch_size, auto=backend.facts.batch_opt)
+        self._batch_size = checked_batch_size(batch_size, auto=backend.facts.batch_opt)
+        self._book = RecipeBook(bundle, self._backend, self.head, self._tta)
+        self._lock = Lock()  # guards the two below
+        self._queue: ParseQueue | None = None
+        self._closed = False
 
     @classmethod
     def load(  # noqa: PLR0913 - the public contract; users pass the options by name
@@ -109,7 +115,7 @@ class Parser:
         folder, head = find_bundle(model if isinstance(model, str) else Path(model))
         bundle = read_bundle(folder)
         choose_tta(tta, family=bundle.family)  # a misspelt option should cost no loading
-        _checked_batch_size(batch_size, auto=1)
+        checked_batch_size(batch_size, auto=1)
         opened = open_backend(
             bundle,
             backend=backend,
@@ -143,8 +149,8 @@ class Parser:
 
     @property
     def batch_size(self) -> int:
-        """Network inputs at once."""
-        return self._batch_size
+        """Network inputs at once; fewer than asked for after the device ran out of memory."""
+        return min(self._batch_size, self._backend.limit or self._batch_size)
 
     @overload
     def predict(
@@ -164,11 +170,11 @@ class Parser:
     ) -> list[dict[str, Result]]: ...
     @overload
     def predict(
-        self, source: Source, *, domains: None = None, **options: Unpack[PredictOptions]
+        self, source: Source | Item, *, domains: None = None, **options: Unpack[PredictOptions]
     ) -> Result: ...
     @overload
     def predict(
-        self, source: Source, *, domains: Sequence[str], **options: Unpack[PredictOptions]
+        self, source: Source | Item, *, domains: Sequence[str], **options: Unpack[PredictOptions]
     ) -> dict[str, Result]: ...
 
     def predict(  # noqa: PLR0913 - the public contract; users pass the options by name
@@ -176,7 +182,7 @@ class Parser:
         source: Any,
         *,
         color: Color | None = None,
-        tta: TTA | str | _AsLoaded | None = AS_LOADED,
+        tta: TTA | str | AsLoaded | None = AS_LOADED,
         domains: Sequence[str] | None = None,
         confidence: bool = False,
         logits: bool = False,
@@ -202,24 +208,140 @@ class Parser:
             UnknownHead: the model has no such domain.
             BackendError: the runtime failed, or the parser is closed.
         """
-        request = Request(
-            heads=self._heads_of(domains),
-            tta=self._tta_of(tta),
-            color=color,
-            confidence=confidence,
-            logits=logits,
+        recipe = self._book.recipe(
+            domains, color=color, tta=tta, confidence=confidence, logits=logits
         )
-        answers = [
-            answer
-            for batch in _in_batches(source, self._photos_at_once(batch_size, request.tta))
-            for answer in parse_photos(batch, self.bundle, self._backend, request)
-        ]
-        if domains is None:
-            answers = [answer[self.head] for answer in answers]
+        size = photos_per_run(self._inputs_at_once(batch_size), recipe.request.tta)
+        answers = [each for batch in _in_batches(source, size) for each in recipe.parse(batch)]
         return answers if isinstance(source, (list, tuple)) else answers[0]
 
-    def close(self) -> None:
-        """Free the model; a later `predict` raises BackendError."""
+    @overload
+    def stream(
+        self,
+        source: Any,
+        *,
+        domains: None = None,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Generator[Result]: ...
+    @overload
+    def stream(
+        self,
+        source: Any,
+        *,
+        domains: None = None,
+        on_error: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Generator[Result | InputError]: ...
+    @overload
+    def stream(
+        self,
+        source: Any,
+        *,
+        domains: Sequence[str],
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Generator[dict[str, Result]]: ...
+    @overload
+    def stream(
+        self,
+        source: Any,
+        *,
+        domains: Sequence[str],
+        on_error: Literal["return"],
+        **options: Unpack[StreamOptions],
+    ) -> Generator[dict[str, Result] | InputError]: ...
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        domains: Sequence[str] | None = None,
+        on_error: OnError = "raise",
+        ahead: int | None = None,
+        batch_size: int | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> Generator[Any]:
+        """Parse photo after photo, in order, while the next are decoded and the last labelled.
+
+        The source may be endless.  It is asked in the thread that iterates, for `ahead` photos at
+        most beyond those answered, and must leave an array or file it gave as it is until then.
+        Photos share a run in groups of `batch_size`; for a camera, 1 has the shortest delay.
+        Close the generator (leaving the loop does) and no thread is left.
+
+        Args:
+            source: any iterable of what `predict` takes, or of `hp_sdk.sources.Item`, one answer
+                each; or a folder, pattern, video or camera as `hp_sdk.sources.expand` reads it.
+            domains: as for `predict`; so are `color`, `tta`, `confidence` and `logits`.
+            on_error: "raise" an InputError where a photo is unusable, after the answers before it;
+                or "return" it in the photo's place and go on.
+            ahead: photos between source and consumer, which bounds the memory; None: two batches
+                and two more.  With 1, the next photo is asked for once you have the last answer.
+            batch_size: network inputs at once, instead of the parser's own number.
+
+        Raises:
+            InputError, UnknownHead, BackendError: as `predict`.
+            ConfigError: an option is not allowed; at once, not with the first answer.
+        """
+        recipe = self._book.recipe(domains, **options)
+        size = self._inputs_at_once(batch_size)
+        return stream(source, recipe, batch_size=size, ahead=ahead, on_error=on_error)
+
+    @overload
+    def submit(
+        self, source: Source | Item, *, domains: None = None, **options: Unpack[SubmitOptions]
+    ) -> Future[Result]: ...
+    @overload
+    def submit(
+        self, source: Source | Item, *, domains: Sequence[str], **options: Unpack[SubmitOptions]
+    ) -> Future[dict[str, Result]]: ...
+
+    def submit(self, source: Any, **options: Any) -> Future[Any]:
+        """Parse one photo in the background, together with others that are submitted meanwhile.
+
+        Goes to a queue of the parser's own with the defaults of `queue`; see `ParseQueue.submit`
+        for options, cancelling, waiting and asyncio.
+        """
+        with self._lock:
+            if self._closed:
+                raise BackendError("the parser is closed; load the model again")
+            if self._queue is None:
+                self._queue = self.queue()
+        return self._queue.submit(source, **options)
+
+    def queue(
+        self,
+        *,
+        max_batch: int | None = None,
+        max_wait_ms: float = 5.0,
+        max_pending: int | None = None,
+    ) -> ParseQueue:
+        """A queue for photos that arrive one by one; close it before the parser.
+
+        Args:
+            max_batch: network inputs at once; None takes the parser's number.
+            max_wait_ms: how long a photo waits for others to share its run.
+            max_pending: photos whose future is not done, before `submit` makes its caller wait;
+                None is four batches, at least 16.
+
+        Raises:
+            ConfigError: an option is not allowed.
+        """
+        size = self.batch_size if max_batch is None else max_batch
+        return ParseQueue(
+            self._book, max_batch=size, max_wait_ms=max_wait_ms, max_pending=max_pending
+        )
+
+    def close(self, *, cancel_pending: bool = False) -> None:
+        """Answer what was submitted, or cancel what has not begun; then free the model.
+
+        A later call of `predict` or `submit` raises BackendError.  A `with` statement that ends in
+        an exception cancels.
+        """
+        with self._lock:
+            self._closed = True
+        if self._queue is not None:
+            self._queue.close(cancel_pending=cancel_pending)
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -231,7 +353,7 @@ class Parser:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(cancel_pending=kind is not None)
 
     def __repr__(self) -> str:
         facts, (height, width) = self._backend.facts, self._backend.input_hw
@@ -241,47 +363,15 @@ class Parser:
             f"{facts.precision} {height}x{width}, tta {self._tta})"
         )
 
-    def _heads_of(self, domains: Sequence[str] | None) -> tuple[str, ...]:
-        if domains is None:
-            return (self.head,)
-        if isinstance(domains, str) or not domains:
-            raise ConfigError(f"domains is {domains!r}; give a list such as ['cihp', 'atr']")
-        return tuple(_head_name(self.bundle, name) for name in domains)
-
-    def _tta_of(self, tta: TTA | str | _AsLoaded | None) -> TTA:
-        return (
-            self._tta if isinstance(tta, _AsLoaded) else choose_tta(tta, family=self.bundle.family)
+    def _inputs_at_once(self, batch_size: int | None) -> int:
+        return checked_batch_size(
+            "auto" if batch_size is None else batch_size, auto=self.batch_size
         )
-
-    def _photos_at_once(self, batch_size: int | None, tta: TTA) -> int:
-        given = "auto" if batch_size is None else batch_size
-        size = _checked_batch_size(given, auto=self._batch_size)
-        return max(1, size // tta.num_views)
-
-
-def _head_name(bundle: Bundle, head: str | None) -> str:
-    if head is None:
-        return _DEFAULT_HEAD if _DEFAULT_HEAD in bundle.heads else next(iter(bundle.heads))
-    for name in (head, canonical(head)):
-        if name in bundle.heads:
-            return name
-    raise UnknownHead(
-        f"bundle {bundle.name!r} has no head {head!r}; it has {', '.join(bundle.heads)}"
-    )
-
-
-def _checked_batch_size(batch_size: int | Literal["auto"], *, auto: int) -> int:
-    if batch_size == "auto":
-        return auto
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size!r}; allowed are 'auto' and 1 or more")
-    return batch_size
 
 
 def _in_batches(source: Any, size: int) -> Iterator[list[NamedSource]]:
     if not isinstance(source, (list, tuple)):
         yield [NamedSource(source)]
         return
-    count = len(source)
-    named = [NamedSource(each, f"photo {i} of {count}: ") for i, each in enumerate(source, start=1)]
-    yield from (named[first : first + size] for first in range(0, count, size))
+    sources = list(named(source))
+    yield from (sources[first : first + size] for first in range(0, len(sources), size))

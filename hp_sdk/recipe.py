@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hp_sdk.backends.base import Backend
-from hp_sdk.bundle import Bundle, HeadSpec
+from hp_sdk.backends.base import Backend, Facts
+from hp_sdk.bundle import Bundle, HeadSpec, InputSpec
 from hp_sdk.errors import InputError, SchemaMismatch
 from hp_sdk.image import Color, Pixels, load_image
 from hp_sdk.postprocess import merged_labels, merged_labels_and_confidence
 from hp_sdk.result import Receipt, Result
+from hp_sdk.sources import Item
 from hp_sdk.tta import TTA, FittedView, are_logits, fit_views, merge_views
+
+Answer: TypeAlias = Result | dict[str, Result]
+"""What one photo gives: the head's result, or one per head where heads were asked for."""
+
+_NOT_IN_PIXELS = ("mean", "std")  # fields of InputSpec that only document the graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to answer about each photo."""
+    """What to answer about each photo; photos of equal requests may share a run."""
 
     heads: tuple[str, ...]
     tta: TTA
     color: Color | None = None
     confidence: bool = False
     logits: bool = False
+    by_head: bool = False
+    """Answer with a dict from head to result, also for one head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +49,131 @@ class NamedSource:
 
 
 @dataclass(frozen=True, slots=True)
-class _Photo:
-    """One photo on its way; `timing` in milliseconds per step."""
+class Photo:
+    """One photo, decoded and fitted; `timing` in milliseconds per step."""
 
     image: Pixels
     views: list[FittedView]
-    timing: dict[str, float]
+    timing: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One photo after the network: per head its logits (V, K, h, w) and what ran."""
+
+    photo: Photo
+    logits: Mapping[str, NDArray[Any]]
+    receipts: Mapping[str, Receipt]
+    network_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The steps for one request; several threads may take them at once, each with its photos."""
+
+    bundle: Bundle
+    backend: Backend
+    request: Request
+
+    def load_and_fit(self, source: NamedSource) -> Photo:
+        """Steps one and two: the photo upright, and its views as the network takes them.
+
+        Raises:
+            InputError: it is not a usable photo.
+        """
+        watch = _Watch()
+        try:
+            image = _load(source.source, self.request.color)
+        except InputError as exc:
+            raise InputError(f"{source.name}{exc}") from exc
+        timing = {"load": watch.lap_ms()}
+        views = fit_views(image, self.bundle.input, self.request.tta)
+        return Photo(image, views, timing | {"fit": watch.lap_ms()})
+
+    def run(self, photos: Sequence[Photo]) -> list[Scored]:
+        """Step three: all photos in one batch; they share its time equally.
+
+        Raises:
+            SchemaMismatch: the network's output does not fit the bundle's domain.
+            BackendError: the runtime failed.
+        """
+        if not photos:
+            return []
+        watch = _Watch()
+        heads = {name: self.bundle.heads[name] for name in self.request.heads}
+        batch = _joined([view.pixels for photo in photos for view in photo.views])
+        outputs = self.backend.run(batch, outputs=[head.output for head in heads.values()])
+        logits = {name: _checked_logits(outputs, head) for name, head in heads.items()}
+        receipts = {name: self._receipt(name) for name in heads}
+        share_ms, views = watch.lap_ms() / len(photos), self.request.tta.num_views
+        return [
+            Scored(
+                photo, {k: v[first : first + views] for k, v in logits.items()}, receipts, share_ms
+            )
+            for photo, first in zip(photos, range(0, len(batch), views), strict=True)
+        ]
+
+    def label(self, scored: Scored) -> Answer:
+        """Steps four and five: the views of one photo merged and labelled in its own pixels."""
+        answer = {name: self._result(name, scored) for name in self.request.heads}
+        return answer if self.request.by_head else answer[self.request.heads[0]]
+
+    def parse(self, sources: Sequence[NamedSource]) -> Iterator[Answer]:
+        """All steps for a few photos in one run of the network, in order."""
+        return map(self.label, self.run([self.load_and_fit(source) for source in sources]))
+
+    def _result(self, name: str, scored: Scored) -> Result:
+        watch = _Watch()
+        head, logits = self.bundle.heads[name], scored.logits[name]
+        views = merge_views(scored.photo.views, logits, head.domain, self.request.tta)
+        confidence = None
+        if self.request.confidence:
+            labels, confidence = merged_labels_and_confidence(
+                views, are_logits=are_logits(self.request.tta)
+            )
+        else:
+            labels = merged_labels(views)
+        timing = {**scored.photo.timing, "network": scored.network_ms, "labels": watch.lap_ms()}
+        return Result(
+            labels=labels,
+            domain=head.domain,
+            confidence=confidence,
+            # A copy, or one result would keep the logits of the whole batch.
+            logits=logits[0].copy() if self.request.logits else None,
+            image=scored.photo.image,
+            receipt=scored.receipts[name],
+            timing=timing | {"total": sum(timing.values())},
+        )
+
+    def _receipt(self, head: str) -> Receipt:
+        backend, facts = self.backend, self.backend.facts
+        return Receipt(
+            model=f"{self.bundle.name} {self.bundle.version}",
+            head=head,
+            backend=f"{backend.name} {facts.version}".strip(),
+            provider=backend.provider,
+            artifact=facts.artifact,
+            precision=facts.precision,
+            network_hw=backend.input_hw,
+            tta=str(self.request.tta),
+            notes=facts.notes,
+            model_sha256=_model_sha256(self.bundle, facts),
+            preprocess_hash=preprocess_hash(self.bundle.input),
+        )
+
+
+def named(sources: Iterable[Any]) -> Iterator[NamedSource]:
+    """Each source with its place among the others; an `Item` knows its own name."""
+    total = f" of {len(sources)}" if isinstance(sources, Sized) else ""
+    for number, source in enumerate(sources, start=1):
+        yield NamedSource(source, "" if isinstance(source, Item) else f"photo {number}{total}: ")
+
+
+def preprocess_hash(spec: InputSpec) -> str:
+    """16 hex digits that change with anything that changes the network's input."""
+    fields = {key: value for key, value in asdict(spec).items() if key not in _NOT_IN_PIXELS}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(slots=True)
@@ -59,92 +188,19 @@ class _Watch:
         return 1e3 * (self.start - last)
 
 
-def parse_photos(
-    sources: Sequence[NamedSource], bundle: Bundle, backend: Backend, request: Request
-) -> Iterator[dict[str, Result]]:
-    """Parse a few photos in one run of the network; one result per photo and head.
-
-    Raises:
-        InputError: a source is not a usable photo.
-        SchemaMismatch: the network's output does not fit the bundle's domain.
-        BackendError: the runtime failed.
-    """
-    photos = [_load_and_fit(source, bundle, request) for source in sources]
-    outputs = _run(photos, bundle, backend, request)
-    receipts = {name: _receipt(name, bundle, backend, request.tta) for name in request.heads}
-    for place, photo in enumerate(photos):
-        views = slice(place * request.tta.num_views, (place + 1) * request.tta.num_views)
-        yield {
-            name: _label(photo, outputs[name][views], bundle.heads[name], request, receipts[name])
-            for name in request.heads
-        }
+def _load(source: Any, color: Color | None) -> Pixels:
+    return source.load() if isinstance(source, Item) else load_image(source, color=color)
 
 
-def _load_and_fit(source: NamedSource, bundle: Bundle, request: Request) -> _Photo:
-    watch = _Watch()
-    try:
-        image = load_image(source.source, color=request.color)
-    except InputError as exc:
-        raise InputError(f"{source.name}{exc}") from exc
-    timing = {"load": watch.lap_ms()}
-    views = fit_views(image, bundle.input, request.tta)
-    return _Photo(image, views, timing | {"fit": watch.lap_ms()})
+def _joined(inputs: Sequence[Pixels]) -> Pixels:
+    return inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
 
 
-def _run(
-    photos: Sequence[_Photo], bundle: Bundle, backend: Backend, request: Request
-) -> dict[str, NDArray[Any]]:
-    """Logits (photos x views, K, h, w) per head; the time is shared among the photos."""
-    watch = _Watch()
-    inputs = [view.pixels for photo in photos for view in photo.views]
-    batch = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
-    heads = {name: bundle.heads[name] for name in request.heads}
-    outputs = backend.run(batch, outputs=[head.output for head in heads.values()])
-    elapsed_ms = watch.lap_ms()
-    for photo in photos:
-        photo.timing["network"] = elapsed_ms / len(photos)
-    return {name: _checked_logits(outputs, head) for name, head in heads.items()}
-
-
-def _label(
-    photo: _Photo,
-    logits: NDArray[Any],
-    head: HeadSpec,
-    request: Request,
-    receipt: Receipt,
-) -> Result:
-    """Label one photo from the logits (V, K, h, w) of its views."""
-    watch = _Watch()
-    views = merge_views(photo.views, logits, head.domain, request.tta)
-    confidence = None
-    if request.confidence:
-        labels, confidence = merged_labels_and_confidence(views, are_logits=are_logits(request.tta))
-    else:
-        labels = merged_labels(views)
-    timing = photo.timing | {"labels": watch.lap_ms()}
-    return Result(
-        labels=labels,
-        domain=head.domain,
-        confidence=confidence,
-        logits=logits[0] if request.logits else None,
-        image=photo.image,
-        receipt=receipt,
-        timing=timing | {"total": sum(timing.values())},
-    )
-
-
-def _receipt(head: str, bundle: Bundle, backend: Backend, tta: TTA) -> Receipt:
-    return Receipt(
-        model=f"{bundle.name} {bundle.version}",
-        head=head,
-        backend=f"{backend.name} {backend.facts.version}".strip(),
-        provider=backend.provider,
-        artifact=backend.facts.artifact,
-        precision=backend.facts.precision,
-        network_hw=backend.input_hw,
-        tta=str(tta),
-        notes=backend.facts.notes,
-    )
+def _model_sha256(bundle: Bundle, facts: Facts) -> str:
+    """Of the artifact that the backend says it opened; empty if it names none of the bundle."""
+    file, _, digest = facts.artifact.rpartition(" sha256:")
+    matches = (a.sha256 for a in bundle.artifacts if a.file == file and a.sha256.startswith(digest))
+    return next(matches, "")
 
 
 def _checked_logits(outputs: Mapping[str, NDArray[Any]], head: HeadSpec) -> NDArray[Any]:

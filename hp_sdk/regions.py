@@ -226,9 +226,9 @@ def _followed(start: int, across: Links, along: Links, seen: bytearray) -> list[
 
 
 def _grouped(found: list[tuple[int, float, NDArray[np.int64]]]) -> list[NDArray[np.int64]]:
-    """Rings, each with its part and area, so sorted that holes follow their outer ring."""
+    """Rings, found with their part and area from top to bottom; largest part first, holes last."""
     outer = {part: area for part, area, _ in found if area > 0}
-    found = sorted(found, key=lambda each: (-outer[each[0]], each[0], each[1] < 0))
+    found = sorted(found, key=lambda each: (-outer[each[0]], each[0]))
     return [ring for _, _, ring in found]
 
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from hp_sdk.domains import Domain, admissible, domain_names, load_domain
 from hp_sdk.errors import InputError
 
-# Rows of Graphonomy's relation from CIHP to PASCAL-Person-Part that hold for all of a part.  Its
-# other rows with one member send whole garments to one limb (sleeves to the torso): not used.
+# Rows of Graphonomy's relation from CIHP to PASCAL-Person-Part that hold for all of a part, also
+# under the same names in ATR and LIP.  Its other rows with one member send whole garments to one
+# limb (sleeves to the torso): not used.
 _PUBLISHED: dict[str, dict[str, str]] = {
     "atr->pascal": {"hair": "head"},
     "cihp->pascal": {"hair": "head", "socks": "lower-legs"},
@@ -145,7 +146,7 @@ def _candidates(k: int, source: Domain, target: Domain, allowed: Ids | None) -> 
     if k == 0:
         return (0,)
     same = _same_name(source.names[k], target)
-    if same is not None and (allowed is None or same in allowed):
+    if same is not None:
         return (same,)
     if allowed is None:
         return ()

@@ -12,7 +12,7 @@ from numbers import Integral
 from pathlib import Path, PurePosixPath
 from time import monotonic
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from hp_sdk.errors import InputError
 from hp_sdk.image import Color, Pixels, Readable, decode_image, load_image
@@ -57,9 +57,10 @@ class Item:
         try:
             return self.open()
         except InputError as exc:
-            if self.name in str(exc):
+            shown = self.name[:_SHOWN_NAME]
+            if shown in str(exc):
                 raise
-            raise InputError(f"{self.name}: {exc}") from exc
+            raise InputError(f"{shown}: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ def expand(
     stdin: Readable | None = None,
     ignore: Iterable[str] = (),
 ) -> Iterator[Item]:
-    """Every photo that `source` stands for, one by one; nothing is decoded before `Item.load`.
+    """Every photo that `source` stands for, one by one; none is read before `Item.load`.
 
     * a file: that photo, or every frame of a video (`VIDEOS`);
     * a folder: its own photos (`PICTURES`) in natural order (2 before 10), without hidden files
@@ -96,13 +97,13 @@ def expand(
       video that fits;
     * a number: the frames of that camera, without end;
     * "http://..." or "https://...", if allowed: the picture there, at most `URL_BYTES`;
-    * a list, tuple or any other iterable of these or of arrays, images, bytes and open files.
+    * a list, tuple or any other iterable of these, of items, arrays, images, bytes, open files.
       An iterator is asked for its next element only when that is due;
     * anything else `load_image` takes: that photo.
 
     Inside a list or an iterator, an element that stands for nothing becomes an item whose `load`
     raises, so that the others still finish; a video that breaks off ends with such an item, too.
-    Frames are decoded one after the other while you iterate, so do not make a list of a video.
+    Only frames are decoded while you iterate, one after the other: make no list of a video.
 
     Args:
         source: see above.
@@ -166,6 +167,8 @@ def _each(sources: Iterable[Any], options: _Options) -> Iterator[Item]:
 
 
 def _one(source: Any, name: str, options: _Options) -> Iterator[Item]:
+    if isinstance(source, Item):
+        return iter([source])
     if isinstance(source, Integral) and not isinstance(source, bool):
         return _frames(open_camera(int(source)), f"camera {source}", f"camera-{source}")
     if isinstance(source, (str, os.PathLike)):
@@ -290,14 +293,14 @@ def _broken(name: str, stem: str, error: InputError) -> Item:
 
 
 def _remote(url: str, options: _Options) -> Item:
-    if urlsplit(url).scheme.lower() not in ("http", "https"):
+    if not url.lower().startswith(("http://", "https://")):
         raise InputError(f"{url} cannot be fetched; only http and https are known: give a file")
     if not options.allow_url:
         raise InputError(
             f"{url} is an address, and fetching was not allowed; pass allow_url=True, or save the "
             "picture and give the file"
         )
-    stem = PurePosixPath(unquote(urlsplit(url).path)).stem
+    stem = PurePosixPath(unquote(re.split("[?#]", url)[0])).stem
     return Item(url, re.sub(r"[^\w.-]+", "-", stem) or "photo", lambda: _fetched(url))
 
 

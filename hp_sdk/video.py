@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -241,9 +242,13 @@ class VideoWriter:
         if not self.frames:
             raise InputError(f"no frame was written to {str(self.path)!r}; write at least one")
         # OpenCV does not tell of a full disk.
-        with open_video(temporary) as written:
-            if written.count != self.frames:
-                raise self._unwritable(f"{written.count} of {self.frames} frames arrived")
+        try:
+            with open_video(temporary) as written:
+                whole = written.count == self.frames and not _missing_bytes(temporary)
+        except InputError:
+            whole = False
+        if not whole:
+            raise self._unwritable("not everything arrived there")
         try:
             temporary.replace(self.path)
         except OSError as exc:
@@ -279,17 +284,13 @@ def _why_not(file: Path, head: bytes) -> str:
 def _missing_bytes(path: Path) -> int:
     """How much shorter the file is than its own header says; 0 where it does not say."""
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(8)
         file.seek(0)
-        length = {b"RIFF": _riff_length, _EBML: _matroska_length}.get(head, _mp4_length)
         try:
-            said = length(file)
+            said = next((length(file) for sign, length in _LENGTHS if re.match(sign, head)), 0)
         except struct.error:
             said = 0
     return max(0, said - path.stat().st_size)
-
-
-_EBML = b"\x1a\x45\xdf\xa3"
 
 
 def _riff_length(file: BinaryIO) -> int:
@@ -326,3 +327,10 @@ def _vint(head: bytes, at: int) -> tuple[int, int]:
     width = 9 - first.bit_length()
     digits = int.from_bytes(head[at : at + width])
     return width, digits & (2 ** (7 * width) - 1)
+
+
+_LENGTHS = (
+    (rb"RIFF", _riff_length),
+    (rb"(?s)....(ftyp|moov|mdat|free|skip|wide)", _mp4_length),
+    (rb"\x1a\x45\xdf\xa3", _matroska_length),
+)

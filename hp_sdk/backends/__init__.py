@@ -166,7 +166,7 @@ def _artifact(name: str, entry: BackendEntry, bundle: Bundle, precision: str) ->
         there = ", ".join(dict.fromkeys(a.runtime for a in bundle.artifacts)) or "none"
         raise Absent(
             f"backend {name!r} needs an artifact of kind {entry.reads!r}; bundle {bundle.name!r} "
-            f"has {there}; export it with --format {entry.reads}"
+            f"has {there}; export it in that format"
         )
     if precision == "auto":
         return fitting[0]
@@ -184,9 +184,9 @@ def _artifact(name: str, entry: BackendEntry, bundle: Bundle, precision: str) ->
 
 
 def _notes(refusals: Iterable[HpError], *, insists: bool) -> Iterator[str]:
-    """What the receipt keeps of earlier devices: all if one was asked for, else what is broken."""
-    kept = (refusal for refusal in refusals if insists or _is_broken(refusal))
-    return (f"fell back to the CPU: {text}" for text in dict.fromkeys(map(str, kept)))
+    """What the receipt keeps of earlier devices: what is broken, or why one asked for is unused."""
+    kept = [refusal for refusal in _culprits(refusals) if insists or _is_broken(refusal)]
+    return (f"fell back to the CPU: {refusal}" for refusal in kept)
 
 
 def _is_broken(refusal: HpError) -> bool:
@@ -203,13 +203,17 @@ def _announce(opened: Backend, refusals: Iterable[HpError], *, is_fallback: bool
     _log.info("chose %s on %s%s", opened.name, opened.provider, passed_over)
 
 
-def _verdict(refusals: Sequence[HpError]) -> HpError:
-    """What is broken, else what is misused, else everything that is not there."""
+def _culprits(refusals: Iterable[HpError]) -> list[HpError]:
+    """What is broken, else what is misused, else everything that is not there; each once."""
     unlike = list({str(refusal): refusal for refusal in refusals}.values())
     broken = [refusal for refusal in unlike if _is_broken(refusal)]
-    misused = [refusal for refusal in unlike if isinstance(refusal, ConfigError)]
-    culprits = broken or misused or unlike
+    return broken or [refusal for refusal in unlike if isinstance(refusal, ConfigError)] or unlike
+
+
+def _verdict(refusals: Sequence[HpError]) -> HpError:
+    """The one culprit itself, or one error that tells everything that was tried."""
+    culprits = _culprits(refusals)
     if len(culprits) == 1:
         return culprits[0]
-    kind = ConfigError if culprits is misused else BackendUnavailable
-    return kind("no backend works: " + "; ".join(map(str, unlike)))
+    kind = ConfigError if isinstance(culprits[0], ConfigError) else BackendUnavailable
+    return kind("no backend works: " + "; ".join(dict.fromkeys(map(str, refusals))))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -45,8 +45,7 @@ _INSTALL = 'pip install "hp-sdk[cpu]", or "hp-sdk[gpu]" for NVIDIA'
 _DAMAGED = {"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel"}
 _UNREADABLE = "Load model from"  # how other errors begin when the file, not the device, is bad
 _NO_MEMORY = ("allocate memory", "out of memory", "bad allocation", "CUDA_ERROR_OUT_OF_MEMORY")
-_QUIET = 3  # errors only; what matters is checked and said by us
-_SILENT = 4  # nothing: while a provider is tried, its failure is ours to tell
+_WARNINGS, _ERRORS, _NOTHING = 2, 3, 4  # severities from which ONNX Runtime logs
 
 
 def open_artifact(bundle: Bundle, artifact: Artifact, options: BackendOptions) -> OrtBackend:
@@ -167,9 +166,10 @@ def _open_session(ort: ModuleType, path: Path, wanted: list[Any], options: Backe
             f'{", ".join(available)}; pip install "hp-sdk[gpu]", or allow the fallback to the CPU'
         )
     complaint = _load_cuda_libraries(ort) if _CUDA in names else ""
-    settings = _session_options(ort, options, names)
+    settings = _session_options(ort, options)
     try:
-        session = ort.InferenceSession(str(path), sess_options=settings, providers=wanted)
+        with _hushed(ort) if names != [_CPU] else nullcontext():
+            session = ort.InferenceSession(str(path), sess_options=settings, providers=wanted)
     except Exception as exc:
         raise _open_error(exc, path, names) from exc
     # onnxruntime-gpu lists CUDA without a GPU and falls back in silence; only the session knows.
@@ -199,13 +199,26 @@ def _load_cuda_libraries(ort: ModuleType) -> str:
     return f" ({first})" if first else ""
 
 
-def _session_options(ort: ModuleType, options: BackendOptions, providers: list[str]) -> Any:
+@contextmanager
+def _hushed(ort: ModuleType) -> Iterator[None]:
+    """No log of a provider that does not start: that is checked and said by us, in one line."""
+    if not hasattr(ort, "set_default_logger_severity"):
+        yield
+        return
+    ort.set_default_logger_severity(_NOTHING)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)  # its default; it does not tell what it had
+
+
+def _session_options(ort: ModuleType, options: BackendOptions) -> Any:
     if options.session_options is not None:
         if options.num_threads is not None:
             raise ConfigError("give num_threads or session_options, not both")
         return options.session_options
     session_options = ort.SessionOptions()
-    session_options.log_severity_level = _QUIET if providers == [_CPU] else _SILENT
+    session_options.log_severity_level = _ERRORS
     if options.num_threads is not None:
         session_options.intra_op_num_threads = options.num_threads
     return session_options

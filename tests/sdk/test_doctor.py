@@ -144,6 +144,9 @@ def test_a_runtime_that_crashes_is_a_line_and_the_others_are_still_tried(probes)
     assert any("openvino crashed with SIGSEGV" in what for what in problems(report))
     assert any("torch lists cpu" in what and crash in what for what in problems(report))
 
+    probes.answers["runtime", "torch"] = Outcome([installed("cpu")], crash)
+    assert examine(probes).runtimes[2].state == "broken"
+
 
 def test_a_runtime_without_a_model_of_its_kind_is_untried_not_broken(probes):
     probes.answers["runtime", "torch"] = Outcome([installed("cpu")])
@@ -355,7 +358,7 @@ def linux(tmp_path):
 def test_a_container_is_told_by_its_limits(linux):
     told = linux(
         {
-            "proc/cpuinfo": "model name\t: Fast\nflags\t\t: fpu avx2 amx_int8\n\nmodel name\t: Slow\n",
+            "proc/cpuinfo": "model name\t: Fast\nflags\t\t: fpu avx2 amx_int8\n\nmodel name\t: S\n",
             "proc/meminfo": "MemTotal:  8388608 kB\nMemAvailable:  1048576 kB\n",
             "sys/fs/cgroup/memory.max": "2147483648\n",
             "sys/fs/cgroup/cpu.max": "150000 100000\n",

@@ -42,6 +42,15 @@ def test_the_header_of_a_decompression_bomb_is_enough():
         load_image(b"\x89PNG\r\n\x1a\n" + header)
 
 
+def test_a_chunk_of_a_png_that_claims_gigabytes_is_not_made_room_for(monkeypatch):
+    content = encoded(noise())
+    at = content.index(b"IDAT") - 4
+    monkeypatch.setattr(cv2, "imdecode", lambda *args: pytest.fail("it was decoded"))
+
+    with pytest.raises(InputError, match="truncated PNG"):
+        load_image(content[:at] + b"\xff\xff\xff\xf0" + content[at + 4 :])
+
+
 def test_the_limit_leaves_room_for_any_camera():
     assert 16_320 * 12_240 < MAX_PIXELS < 2**30
 

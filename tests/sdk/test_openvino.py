@@ -43,7 +43,7 @@ def test_both_runtimes_give_the_same_labels_of_a_photo():
     for backend in ("onnxruntime", "openvino"):
         with Parser.load(UNIVERSAL, backend=backend, device="cpu", num_threads=1) as parser:
             answer = parser.predict(PHOTO, domains=parser.heads)
-        assert {result.receipt.precision for result in answer.values()} == {"fp32"}
+        assert all(r.receipt and r.receipt.precision == "fp32" for r in answer.values())
         labels.append({head: result.labels for head, result in answer.items()})
 
     agreement = {head: (labels[0][head] == labels[1][head]).mean() for head in labels[0]}

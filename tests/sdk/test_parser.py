@@ -217,22 +217,36 @@ def test_every_step_is_timed(parser):
     assert min(timing.values()) >= 0
 
 
-def test_many_threads_may_share_a_parser(parser):
-    photos = [picture_of(person(40 + i, 50)) for i in range(8)]
+WAYS = {
+    "predict": lambda parser, photos: [parser.predict(photo) for photo in photos],
+    "predict a list": lambda parser, photos: parser.predict(photos),
+    "stream": lambda parser, photos: list(parser.stream(photos)),
+    "submit": lambda parser, photos: [f.result(60) for f in map(parser.submit, photos)],
+}
+
+
+@pytest.mark.parametrize("ways", [["predict"], list(WAYS)])
+def test_eight_threads_may_share_a_parser_in_any_way(parser, ways):
+    photos = [picture_of(person(40 + i, 50 + 9 * i)) for i in range(8)]
     expected = [parser.predict(photo).labels for photo in photos]
-    got = {}
+    together, got = threading.Barrier(8, timeout=60), {}
 
     def work(i):
-        got[i] = [parser.predict(photos[i]).labels for _ in range(5)]
+        mine = photos[i:] + photos[:i]
+        together.wait()
+        got[i] = WAYS[ways[i % len(ways)]](parser, mine)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    parser.close()
 
-    for i, labels in enumerate(expected):
-        assert all(np.array_equal(labels, other) for other in got[i])
+    for i, results in got.items():
+        for result, labels in zip(results, expected[i:] + expected[:i], strict=True):
+            np.testing.assert_array_equal(result.labels, labels)
+    assert len(got) == 8
 
 
 def test_a_bad_photo_in_a_list_is_named_by_its_place(parser):

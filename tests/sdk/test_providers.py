@@ -99,12 +99,11 @@ def test_an_allowed_fallback_is_noted(fake_runtime, onnx_bundle, caplog):
     fake_runtime(available=[CUDA, CPU], started=[CPU])
 
     with caplog.at_level(logging.WARNING):
-        backend = open_backend(
-            onnx_bundle, backend="onnxruntime", device="cuda", allow_fallback=True
-        )
+        backend = open_backend(onnx_bundle, device="cuda", allow_fallback=True)
 
     assert backend.provider == CPU
-    assert CUDA in backend.facts.notes[0]
+    (note,) = backend.facts.notes
+    assert CUDA in note
     assert CUDA in caplog.text
 
 
@@ -192,6 +191,16 @@ def test_threads_reach_the_runtime(fake_runtime):
     assert runtime.sessions[0][1].intra_op_num_threads == 3
     with pytest.raises(ConfigError, match="num_threads is 0"):
         BackendOptions(num_threads=0)
+
+
+def test_while_cuda_is_tried_the_runtime_logs_nothing_and_then_as_before(fake_runtime):
+    runtime, severities = fake_runtime(available=[CUDA, CPU], started=[CPU]), []
+    runtime.set_default_logger_severity = severities.append
+
+    with pytest.raises(ProviderFallback):
+        OrtBackend("m.onnx", BackendOptions(device="cuda"))
+
+    assert severities == [4, 2]
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:-1", "CPU", "cpu:0", ""])

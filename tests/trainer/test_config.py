@@ -61,3 +61,10 @@ def test_an_override_without_a_value_is_refused(tmp_path: Path):
     path.write_text('domains = ["cihp"]\n', "utf-8")
     with pytest.raises(ConfigError, match="key=value"):
         load_config(path, ["train.steps"])
+
+
+def test_a_table_of_numbers_is_read_by_name_and_checked():
+    config = parse_config({"domains": ["atr"], "aux": {"domain_weights": {"atr": 2}}})
+    assert config.aux.domain_weights == {"atr": 2.0}
+    with pytest.raises(ConfigError, match=r"aux.domain_weights.atr is 'much'"):
+        parse_config({"domains": ["atr"], "aux": {"domain_weights": {"atr": "much"}}})

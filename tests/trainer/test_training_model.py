@@ -362,6 +362,17 @@ def test_the_loss_of_a_domain_may_average_its_images_and_the_domains():
     close(averaged["total"], summed / 2)
 
 
+@torch.no_grad()
+def test_a_domain_may_weigh_more_than_the_others():
+    images, labels = batch({"pascal": 1, "atr": 1})
+    plain = training("pascal", "atr").losses(images, labels)
+    heavy = training("pascal", "atr", domain_weights={"pascal": 3.0}).losses(images, labels)
+    more = 2 * (10 * plain["seg.pascal"] + plain["aux.pascal"])
+    close(heavy["total"], plain["total"] + more)
+    with pytest.raises(ConfigError, match="'lip'"):
+        training("pascal", "atr", domain_weights={"lip": 2.0})
+
+
 def test_one_projection_for_all_scales_is_smaller():
     sizes = [
         sum(p.numel() for p in training("pascal", share_w=share).aux.parameters())

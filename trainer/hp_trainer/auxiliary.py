@@ -9,7 +9,7 @@ Source: SST, arXiv:2304.04140, Sections 3.2 to 3.4.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import cast
 
@@ -88,6 +88,8 @@ class AuxConfig:
     """Side of Eqs. (10), (11) that gets no gradient: `none`, the `state` X or what is `mapped`."""
     scr_skip_absent: bool = False
     """Leave categories without pixels in the target image out of Eq. (11)."""
+    domain_weights: dict[str, float] = field(default_factory=dict)
+    """Factors on L_seg and L_aux by domain, 1 where none is given (the paper)."""
     seg_mean: str = "pixels"
     """L_seg averages all valid `pixels` of a domain, or its `images` (register A11)."""
     average_domains: bool = False

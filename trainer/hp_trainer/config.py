@@ -154,7 +154,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         matching = [a for a in arguments if isinstance(value, str) == (a is str)]
         return _value(matching[0], value, where)
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): str(item) for key, item in value.items()}
+        return {str(k): _value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if (

@@ -74,6 +74,10 @@ class SSTTraining(nn.Module):
                 'aux.pairing "same" pairs teacher and student on one image; without a teacher '
                 "choose all or random"
             )
+        for name in set(config.domain_weights) - set(self.domains):
+            raise ConfigError(
+                f"aux.domain_weights names {name!r}; the domains are {', '.join(self.domains)}"
+            )
         trained = net.domains if config.beta or self.pairs else ()
         known = teacher.net.domains if teacher else ()
         self.aux = Auxiliary(net.config.width, trained, self.pairs, config, known)
@@ -174,7 +178,11 @@ class SSTTraining(nn.Module):
             "dataset": config.lam,
             "img": config.lam,
         }
-        terms = [weights[key.partition(".")[0]] * value for key, value in parts.items()]
+        terms = []
+        for key, value in parts.items():
+            kind, _, name = key.partition(".")
+            own = config.domain_weights.get(name, 1.0) if kind in ("seg", "aux") else 1.0
+            terms.append(weights[kind] * own * value)
         return torch.stack(terms).sum()
 
 

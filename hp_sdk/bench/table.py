@@ -1,0 +1,151 @@
+"""A report as text: a few tables, then what a reader should know before believing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hp_sdk.bench.compare import Comparison
+from hp_sdk.bench.report import AGREEMENT_MIN, Report, Row
+from hp_sdk.bench.setting import Setting
+from hp_sdk.bench.statistics import Estimate
+
+_MB = 1e6
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """Everything, line by line."""
+    rows = report.configurations
+    yield from _setting(report.setting)
+    yield from _section("latency in ms per call, with 95 % intervals", _latency(rows))
+    yield from _section("stages, mean ms per call", _stages(rows))
+    if any(row.cold for row in rows):
+        yield from _section("cold start in a fresh process, ms", _cold(rows))
+    if report.comparison is not None:
+        yield from _section(f"against {report.comparison.base}", _changes(report.comparison))
+    notes = list(_notes(report))
+    if notes:
+        yield from ("", *(f"note: {note}" for note in notes))
+
+
+def _setting(setting: Setting) -> Iterator[str]:
+    model, machine, options = setting.model, setting.machine, setting.options
+    macs = "MACs not stated in its card" if model.macs is None else f"{model.macs / 1e9:.2f} GMACs"
+    yield f"model    {model.name} {model.version}, head {model.head}, {macs}"
+    gpus = f"; {'; '.join(machine.gpus)}, driver {machine.driver}" if machine.gpus else ""
+    threads = (
+        "threads as the runtime likes" if options.threads is None else f"{options.threads} threads"
+    )
+    yield f"machine  {machine.processor}, {machine.cores} cores, {threads}{gpus}"
+    load = "unknown" if machine.load_average is None else f"{machine.load_average:.2f}"
+    yield f"         governor {machine.governor or 'unknown'}, load before {load}"
+    yield f"         peak {machine.peak_gflops:.0f} GFLOP/s ({machine.peak_how})"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    yield f"software Python {machine.python}, {versions}"
+    for photos in setting.photos:
+        size = (
+            "of their own sizes" if photos.size_hw is None else "x".join(map(str, photos.size_hw))
+        )
+        yield f"photos   {photos.title}, {size}"
+
+
+Table = list[tuple[str, ...]]
+"""A head and rows; the first column is words, the others are numbers."""
+
+
+def _latency(rows: Sequence[Row]) -> Table:
+    head = ("", "on", "runs", "p50", "p90", "p99", "mean", "std", "images/s", "labels")
+    return [head, *(_latency_row(row) for row in rows)]
+
+
+def _latency_row(row: Row) -> tuple[str, ...]:
+    times = row.latency_ms
+    where = f"{row.provider} {row.precision}".strip()
+    estimates = (times.p50, times.p90, times.p99, times.mean)
+    numbers = (*map(_estimate, estimates), _number(times.std), _estimate(row.throughput))
+    return row.name, where, str(row.runs), *numbers, _labels(row)
+
+
+def _labels(row: Row) -> str:
+    outputs = row.outputs
+    if not outputs.stable:
+        return f"FAIL, {outputs.runs_differing} runs differ"
+    if outputs.agreement < AGREEMENT_MIN:
+        return f"FAIL, {100 * outputs.agreement:.2f} % alike"
+    return "same" if outputs.agreement == 1 else f"{100 * outputs.agreement:.3f} % alike"
+
+
+def _stages(rows: Sequence[Row]) -> Table:
+    stages = list(rows[0].stages_ms)
+    head = ("", *stages, "overhead / infer", "GFLOP/s", "of peak")
+    return [head, *(_stages_row(row, stages) for row in rows)]
+
+
+def _stages_row(row: Row, stages: Sequence[str]) -> tuple[str, ...]:
+    means = (_number(row.stages_ms[stage].mean) for stage in stages)
+    gflops = "-" if row.network_gflops is None else f"{row.network_gflops:.1f}"
+    return row.name, *means, _percent(row.overhead_share), gflops, _percent(row.peak_share)
+
+
+def _cold(rows: Sequence[Row]) -> Table:
+    head = ("", "import", "load", "first call", "total", "peak memory", "starts")
+    return [head, *(_cold_row(row) for row in rows if row.cold)]
+
+
+def _cold_row(row: Row) -> tuple[str, ...]:
+    cold = row.cold
+    assert cold is not None, "only rows with cold starts are shown"
+    times = (cold.import_ms, cold.load_ms, cold.first_ms, cold.total_ms)
+    size = cold.peak_memory_bytes
+    memory = "unknown" if size is None else f"{size / _MB:.0f} MB"
+    return row.name, *(f"{time:.0f}" for time in times), memory, str(cold.starts)
+
+
+def _changes(comparison: Comparison) -> Table:
+    head = ("", "then p50", "now p50", "ratio", "verdict")
+    return [
+        head,
+        *(
+            (
+                change.configuration,
+                _number(change.base_ms),
+                _number(change.now_ms),
+                _estimate(change.ratio, digits=3),
+                change.verdict,
+            )
+            for change in comparison.changes
+        ),
+    ]
+
+
+def _notes(report: Report) -> Iterator[str]:
+    yield from report.setting.machine.problems()
+    for row in report.configurations:
+        yield from (f"{row.name}: {note}" for note in row.notes)
+        if row.overhead_share > 1:
+            yield f"{row.name}: more time is spent around the network than in it"
+    if any(row.latency_ms.p99.high is None for row in report.configurations):
+        yield "..] is a bound that takes more runs (for p99 some hundreds)"
+    if report.comparison is not None:
+        yield from report.comparison.notes
+
+
+def _section(title: str, table: Table) -> Iterator[str]:
+    """A title and a table whose columns stand in line."""
+    yield from ("", title)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for name, *numbers in table:
+        cells = [f"{text:>{width}}" for text, width in zip(numbers, widths[1:], strict=True)]
+        yield "  ".join([f"  {name:{widths[0]}}", *cells]).rstrip()
+
+
+def _estimate(estimate: Estimate, *, digits: int = 2) -> str:
+    low, high = (".." if e is None else _number(e, digits) for e in (estimate.low, estimate.high))
+    return f"{_number(estimate.value, digits)} [{low}, {high}]"
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
