@@ -78,6 +78,10 @@ class DeviceOutOfMemory(BackendError):
     """The device has too little free memory for this batch or size."""
 
 
+class QueueFull(BackendError):
+    """Too many photos wait already; try again later, or somewhere else."""
+
+
 class ExportError(HpError):
     """A checkpoint could not be turned into an artifact."""
 

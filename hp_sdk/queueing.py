@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
 from hp_sdk.crew import Crew
-from hp_sdk.errors import BackendError, ConfigError
+from hp_sdk.errors import BackendError, ConfigError, QueueFull
 from hp_sdk.image import Source
 from hp_sdk.options import AnswerOptions, RecipeBook, SubmitOptions, checked_count, photos_per_run
 from hp_sdk.recipe import NamedSource, Photo, Recipe
@@ -23,9 +23,6 @@ from hp_sdk.sources import Item
 
 _AN_HOUR_MS = 3_600_000
 
-
-class QueueFull(BackendError):
-    """Too many photos wait already; try again later, or somewhere else."""
 
 
 @dataclass(eq=False, slots=True)

@@ -128,6 +128,8 @@ class Measurement:
     """Everything that was seen of one subject."""
 
     subject: Subject
+    receipt: Receipt
+    """Of the last run: what has happened on the way is in its notes."""
     warmup: WarmUp
     runs: tuple[Run, ...]
     answers: Answers
@@ -157,7 +159,7 @@ def measure(
         warmups.append(lane.warm_up())
     _take_turns(lanes, plan, clock, progress)
     return [
-        Measurement(lane.subject, warmup, tuple(lane.runs), lane.answers)
+        Measurement(lane.subject, lane.receipt, warmup, tuple(lane.runs), lane.answers)
         for lane, warmup in zip(lanes, warmups, strict=True)
     ]
 
@@ -169,6 +171,7 @@ class _Lane:
         self.subject = subject
         self.runs: list[Run] = []
         self.answers = Answers()
+        self.receipt = subject.receipt
         self._clock = clock
         self._calls = 0
 
@@ -181,6 +184,7 @@ class _Lane:
         results = self._predict(sources)
         total_ms = 1e3 * (self._clock() - start)
         self._calls += 1
+        self.receipt = results[0].receipt or self.receipt
         self.answers.add(places, [result.labels for result in results])
         return Run(total_ms, _stages(results, total_ms))
 

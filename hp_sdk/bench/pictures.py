@@ -111,7 +111,7 @@ def draw_figure(size_hw: tuple[int, int], *, seed: int) -> Pixels:
     for y, radius, colour in ((0.09, 0.075, hair), (0.11, 0.055, skin)):
         axes = max(1, round(radius * tall)), max(1, round(1.2 * radius * tall))
         cv2.ellipse(picture, at(0, y), axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
-    grain = random.normal(0, 5, (*size_hw, 1))  # a photo is never flat
+    grain = random.integers(-8, 9, (*size_hw, 1), np.int16)  # a photo is never flat
     return np.clip(picture + grain, 0, 255).astype(np.uint8)
 
 

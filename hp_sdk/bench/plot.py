@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hp_sdk.bench.report import Report, Row
+from hp_sdk.bench.table import number
 
 Canvas: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, at `_SCALE` times the final size."""
@@ -23,7 +24,7 @@ _SCALE = 2
 _LOG_FROM = 5.0
 """Largest time / smallest time from which the axis is logarithmic."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_INK, _FAINT, _GRID = (30, 30, 30), (110, 110, 110), (226, 226, 226)
+_INK, _FAINT, _GRID, _WRONG = (30, 30, 30), (110, 110, 110), (226, 226, 226), (190, 0, 0)
 _COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233))
 """Distinct for colour-blind eyes (Okabe and Ito); one for each backend."""
 
@@ -119,16 +120,20 @@ def _draw_axis(canvas: Canvas, axis: Axis, height_px: int) -> None:
             _write(canvas, text, (left, height_px - FOOT_PX + 20), 0.45, _INK)
             free_from = left + width + 8
     kind = "ms, logarithmic" if axis.logarithmic else "ms"
-    legend = f"{kind}; full line p50 with its 95 % interval, short lines p90 and p99, a dot per run"
+    legend = (
+        f"{kind}; tall line p50 with its 95 % interval, short lines p90 and p99, a tick per run"
+    )
     _write(canvas, legend, (MARGIN_PX, height_px - 12), 0.45, _FAINT)
 
 
 def _draw_row(band: Canvas, row: Row, axis: Axis, colour: Colour) -> None:
-    """Words above, the density below them, every run as a dot on the ground."""
+    """Words above, the density below them, every run as a tick under the ground."""
     ground, peak = _SCALE * (ROW_PX - 18), _SCALE * 34
-    _write(band, _words(row), (MARGIN_PX, 22), 0.5, colour if row.outputs.right else (190, 0, 0))
+    words = _words(row)
+    band[: _SCALE * 28, : _SCALE * (MARGIN_PX + _width(words, 0.5) + 8)] = 255  # no grid behind
+    _write(band, words, (MARGIN_PX, 22), 0.5, colour if row.outputs.right else _WRONG)
     columns = np.array([axis.column(sample) for sample in row.samples_ms])
-    _fill_density(band, columns, (peak, ground), colour)
+    _fill_density(band[peak:ground], columns, axis, colour)
     latency = row.latency_ms
     if latency.p50.low is not None and latency.p50.high is not None:
         ends = (axis.column(latency.p50.low), axis.column(latency.p50.high))
@@ -138,30 +143,33 @@ def _draw_row(band: Canvas, row: Row, axis: Axis, colour: Colour) -> None:
         cv2.line(band, (column, ground), (column, above), colour, 2 * _SCALE)
     cv2.line(band, (axis.left_px, ground), (axis.right_px, ground), _FAINT, 1)
     for column in columns:
-        dot = band[ground + 4 * _SCALE : ground + 10 * _SCALE, column - 1 : column + 1]
-        _tint(dot, colour, 0.3)
+        tick = band[ground + 4 * _SCALE : ground + 10 * _SCALE, column - 1 : column + 1]
+        _tint(tick, colour, 0.3)
 
 
 def _words(row: Row) -> str:
     latency, wrong = row.latency_ms, "" if row.outputs.right else "   WRONG LABELS"
-    times = (
-        f"p50 {latency.p50.value:.4g}   p90 {latency.p90.value:.4g}   p99 {latency.p99.value:.4g}"
-    )
-    return f"{row.name}:   {times}   {row.throughput.value:.4g} images/s   {row.runs} runs{wrong}"
+    percentiles = {"p50": latency.p50, "p90": latency.p90, "p99": latency.p99}
+    times = "   ".join(f"{name} {number(each.value)}" for name, each in percentiles.items())
+    speed = f"{number(row.throughput.value)} images/s"
+    return f"{row.name}:   {times}   {speed}   {row.runs} runs{wrong}"
 
 
-def _fill_density(
-    band: Canvas, columns: NDArray[np.int_], rows: tuple[int, int], colour: Colour
-) -> None:
-    """Gaussian kernel density of the runs, as high as there is room."""
-    counts = np.bincount(columns, minlength=band.shape[1])[: band.shape[1]].astype(np.float32)
-    width = max(2.0 * _SCALE, 0.9 * float(columns.std()) * len(columns) ** -0.2)  # Silverman's rule
-    density = cv2.GaussianBlur(counts[None], (0, 0), width)[0]
-    peak, ground = rows
-    heights = (ground - peak) * density / density.max()
-    below = np.arange(peak, ground)[:, None] >= ground - heights  # (rows, W)
-    area = band[peak:ground]
+def _fill_density(area: Canvas, columns: NDArray[np.int_], axis: Axis, colour: Colour) -> None:
+    """Gaussian kernel density of the runs, as high as there is room, on the axis only."""
+    height, width = area.shape[:2]
+    counts = np.bincount(columns, minlength=width).astype(np.float32)
+    density = cv2.GaussianBlur(counts[None], (0, 0), _bandwidth_px(columns))[0]
+    density[: axis.left_px] = density[axis.right_px :] = 0
+    below = np.arange(height, 0, -1)[:, None] <= height * density / density.max()  # (rows, W)
     area[below] = _mixed(area[below], colour, 0.28)
+
+
+def _bandwidth_px(columns: NDArray[np.int_]) -> float:
+    """Silverman's rule, by the quartiles, which a long tail leaves alone."""
+    low, high = np.quantile(columns, [0.25, 0.75])
+    spread = min(float(columns.std()), float(high - low) / 1.34)
+    return max(2.0 * _SCALE, 0.9 * spread * len(columns) ** -0.2)
 
 
 def _tint(area: Canvas, colour: Colour, strength: float) -> None:

@@ -110,7 +110,7 @@ def now() -> str:
 
 def make_row(found: Measurement, cold: Cold | None, first: Answers, setting: Setting) -> Row:
     """The row of one measurement; `first` are the answers to compare with."""
-    subject, receipt = found.subject, found.subject.receipt
+    subject, receipt = found.subject, found.receipt
     samples = [run.total_ms for run in found.runs]
     latency = _latency(samples)
     stages = _stages(found.runs)
@@ -179,11 +179,11 @@ def _outputs(answers: Answers, first: Answers) -> Outputs:
 
 
 def _notes(found: Measurement) -> Iterator[str]:
-    subject = found.subject
-    yield from subject.receipt.notes
+    subject, receipt = found.subject, found.receipt
+    yield from receipt.notes
     if not found.warmup.settled:
         yield f"still unsteady after {found.warmup.runs} runs of warm-up"
-    inputs, file = subject.batch * subject.views, subject.receipt.artifact.partition(" ")[0]
+    inputs, file = subject.batch * subject.views, receipt.artifact.partition(" ")[0]
     for artifact in subject.parser.bundle.artifacts:
         if artifact.file == file and inputs > artifact.batch_max:
             yield f"{file} takes {artifact.batch_max} inputs at once: {inputs} run in pieces"

@@ -186,7 +186,7 @@ def read_machine_facts(threads: int | None, root: Path = Path("/")) -> MachineFa
         governor=_governor(root),
         load_average=load,
         peak_gflops=measure_peak(threads),
-        peak_how=f"{product}, {'all' if threads is None else threads} threads, best of a few",
+        peak_how=f"{product}, threads: {threads or 'all'}, best of a few",
         versions={"hp-sdk": _version(), "numpy": np.__version__, "opencv": cv2.__version__},
     )
 

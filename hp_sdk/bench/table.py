@@ -17,6 +17,7 @@ def report_lines(report: Report) -> Iterator[str]:
     rows = report.configurations
     yield from _setting(report.setting)
     yield from _section("latency in ms per call, with 95 % intervals", _latency(rows))
+    yield from _section("runs", _runs(rows))
     yield from _section("stages, mean ms per call", _stages(rows))
     if any(row.cold for row in rows):
         yield from _section("cold start in a fresh process, ms", _cold(rows))
@@ -32,9 +33,7 @@ def _setting(setting: Setting) -> Iterator[str]:
     macs = "MACs not stated in its card" if model.macs is None else f"{model.macs / 1e9:.2f} GMACs"
     yield f"model    {model.name} {model.version}, head {model.head}, {macs}"
     gpus = f"; {'; '.join(machine.gpus)}, driver {machine.driver}" if machine.gpus else ""
-    threads = (
-        "threads as the runtime likes" if options.threads is None else f"{options.threads} threads"
-    )
+    threads = f"threads: {options.threads or 'the choice of the runtime'}"
     yield f"machine  {machine.processor}, {machine.cores} cores, {threads}{gpus}"
     load = "unknown" if machine.load_average is None else f"{machine.load_average:.2f}"
     yield f"         governor {machine.governor or 'unknown'}, load before {load}"
@@ -42,9 +41,7 @@ def _setting(setting: Setting) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     yield f"software Python {machine.python}, {versions}"
     for photos in setting.photos:
-        size = (
-            "of their own sizes" if photos.size_hw is None else "x".join(map(str, photos.size_hw))
-        )
+        size = "x".join(map(str, photos.size_hw or ("each its own size",)))
         yield f"photos   {photos.title}, {size}"
 
 
@@ -53,16 +50,25 @@ Table = list[tuple[str, ...]]
 
 
 def _latency(rows: Sequence[Row]) -> Table:
-    head = ("", "on", "runs", "p50", "p90", "p99", "mean", "std", "images/s", "labels")
+    head = ("", "p50", "p90", "p99", "mean", "images/s")
     return [head, *(_latency_row(row) for row in rows)]
 
 
 def _latency_row(row: Row) -> tuple[str, ...]:
     times = row.latency_ms
-    where = f"{row.provider} {row.precision}".strip()
-    estimates = (times.p50, times.p90, times.p99, times.mean)
-    numbers = (*map(_estimate, estimates), _number(times.std), _estimate(row.throughput))
-    return row.name, where, str(row.runs), *numbers, _labels(row)
+    estimates = (times.p50, times.p90, times.p99, times.mean, row.throughput)
+    return row.name, *map(_estimate, estimates)
+
+
+def _runs(rows: Sequence[Row]) -> Table:
+    head = ("", "on", "runs", "warm-up", "min", "max", "std", "labels")
+    return [head, *(_runs_row(row) for row in rows)]
+
+
+def _runs_row(row: Row) -> tuple[str, ...]:
+    times, where = row.latency_ms, f"{row.provider} {row.precision}".strip()
+    spread = (times.min, times.max, times.std)
+    return row.name, where, str(row.runs), str(row.warmup.runs), *map(number, spread), _labels(row)
 
 
 def _labels(row: Row) -> str:
@@ -81,7 +87,7 @@ def _stages(rows: Sequence[Row]) -> Table:
 
 
 def _stages_row(row: Row, stages: Sequence[str]) -> tuple[str, ...]:
-    means = (_number(row.stages_ms[stage].mean) for stage in stages)
+    means = (number(row.stages_ms[stage].mean) for stage in stages)
     gflops = "-" if row.network_gflops is None else f"{row.network_gflops:.1f}"
     return row.name, *means, _percent(row.overhead_share), gflops, _percent(row.peak_share)
 
@@ -107,9 +113,9 @@ def _changes(comparison: Comparison) -> Table:
         *(
             (
                 change.configuration,
-                _number(change.base_ms),
-                _number(change.now_ms),
-                _estimate(change.ratio, digits=3),
+                number(change.base_ms),
+                number(change.now_ms),
+                _estimate(change.ratio),
                 change.verdict,
             )
             for change in comparison.changes
@@ -138,13 +144,15 @@ def _section(title: str, table: Table) -> Iterator[str]:
         yield "  ".join([f"  {name:{widths[0]}}", *cells]).rstrip()
 
 
-def _estimate(estimate: Estimate, *, digits: int = 2) -> str:
-    low, high = (".." if e is None else _number(e, digits) for e in (estimate.low, estimate.high))
-    return f"{_number(estimate.value, digits)} [{low}, {high}]"
+def _estimate(estimate: Estimate) -> str:
+    low, high = (".." if end is None else number(end) for end in (estimate.low, estimate.high))
+    return f"{number(estimate.value)} [{low}, {high}]"
 
 
-def _number(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}"
+def number(value: float) -> str:
+    """Four digits, of which at most three stand behind the point."""
+    whole = len(str(int(abs(value))))
+    return f"{value:.{max(0, 4 - whole)}f}"
 
 
 def _percent(share: float | None) -> str:

@@ -14,7 +14,7 @@ from hp_sdk.bench.pictures import PhotoSet, draw_figure, photo_sets
 from hp_sdk.bench.report import make_row
 from hp_sdk.bench.setting import MachineFacts, Options, PhotoFacts, Setting, model_facts
 from hp_sdk.bench.statistics import RUNS_MIN
-from hp_sdk.errors import BackendError, ConfigError, InputError
+from hp_sdk.errors import BackendError, ConfigError, DeviceOutOfMemory, InputError
 from hp_sdk.parser import Parser
 from hp_sdk.testing import FakeBackend, make_bundle, palette_oracle
 
@@ -328,9 +328,9 @@ def test_the_hash_of_the_labels_does_not_hang_on_runs_or_batch(subject, clock):
 
 def test_the_share_of_the_peak_counts_two_operations_per_mac_on_the_cpu_only(subject, clock):
     (found,) = measure([subject(lambda n: 20 * n, batch=2)], Plan(runs=6), clock=clock)
-    on_cpu = replace(found.subject, receipt=replace(found.subject.receipt, provider="CPU"))
+    on_cpu = replace(found, receipt=replace(found.receipt, provider="CPU"))
 
-    row = row_of(replace(found, subject=on_cpu), macs=10**9)
+    row = row_of(on_cpu, macs=10**9)
     assert row.network_gflops == pytest.approx(2 * 2 / 0.040)  # two photos, one GMAC each
     assert row.peak_share == pytest.approx(1.0)
     assert row_of(found, macs=10**9).peak_share is None
@@ -343,6 +343,17 @@ def test_a_failing_backend_is_named(subject, clock):
 
     with pytest.raises(BackendError, match=r"fake, batch 1, 32x24: out of luck"):
         measure([subject(lambda n: 1, oracle=fail)], Plan(runs=1), clock=clock)
+
+
+def test_a_batch_that_shrank_for_want_of_memory_is_noted(subject, clock):
+    def cramped(inputs, head):
+        if len(inputs) > 1:
+            raise DeviceOutOfMemory("too much")
+        return palette_oracle(inputs, head)
+
+    (found,) = measure([subject(lambda n: 1, batch=2, oracle=cramped)], Plan(runs=1), clock=clock)
+
+    assert any("memory" in note for note in row_of(found).notes)
 
 
 def test_drawn_pictures_are_varied_and_always_the_same():

@@ -21,6 +21,7 @@ TREE = {
     "ProviderFallback": ("BackendError", 5),
     "EngineIncompatible": ("BackendError", 5),
     "DeviceOutOfMemory": ("BackendError", 5),
+    "QueueFull": ("BackendError", 5),
     "ExportError": ("HpError", 6),
     "VerificationFailed": ("ExportError", 6),
 }

@@ -9,8 +9,7 @@ import pytest
 
 from hp_sdk import Parser
 from hp_sdk.domains import load_domain
-from hp_sdk.errors import BackendError, ConfigError, InputError, UnknownHead
-from hp_sdk.queueing import QueueFull
+from hp_sdk.errors import BackendError, ConfigError, InputError, QueueFull, UnknownHead
 from hp_sdk.testing import FakeBackend, make_bundle
 
 PALETTE = np.array(load_domain("cihp").palette, np.uint8)
@@ -279,6 +278,8 @@ def test_closing_wakes_whoever_waits_for_a_place(parser, backend):
     queue.submit(photo(0))
     caller = threading.Thread(target=submit)
     caller.start()
+    caller.join(0.1)
+    assert caller.is_alive()
     queue.close()
     caller.join(PATIENCE_S)
 
