@@ -91,10 +91,11 @@ class Parser:
         Args:
             model: "cihp", "lip", "atr", "pascal" or "ccp" of the bundled model, the name of a
                 model added with hp-models, or the folder of a bundle.
-            backend: "auto" or "onnxruntime".
-            device: None or "auto", "cpu", "cuda", "cuda:0".  A device asked for by name works or
-                raises.
-            precision: "auto", or a precision the bundle holds.
+            backend: "auto", "onnxruntime", "openvino" or "torch".
+            device: None or "auto", "cpu", "cuda", "cuda:0"; "GPU" or "NPU" (Intel, through
+                OpenVINO).  A device asked for by name works or raises.
+            precision: "auto", a precision the bundle holds, or "bf16" where OpenVINO computes in
+                it.
             batch_size: network inputs at once; "auto" takes the bundle's own number.
             tta: None, "none", "flip", "ms", "ms+flip" or a `TTA`.
             allow_fallback: accept the CPU where the device asked for is not there; the receipt
@@ -102,7 +103,8 @@ class Parser:
             cache_dir: for engines built on this machine; not used by ONNX Runtime.
             offline: no effect yet: nothing is fetched while loading.
             providers: ONNX Runtime's own provider list, instead of `device`.
-            session_options: ONNX Runtime's own `SessionOptions`, instead of `num_threads`.
+            session_options: ONNX Runtime's own `SessionOptions`, instead of `num_threads`, or a
+                mapping of OpenVINO's properties.
             num_threads: threads of the network; None leaves the choice to the runtime.
 
         Raises:

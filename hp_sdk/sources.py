@@ -159,7 +159,8 @@ def _is_many(source: Any) -> bool:
 def _each(sources: Iterable[Any], options: _Options) -> Iterator[Item]:
     total = f" of {len(sources)}" if isinstance(sources, (list, tuple)) else ""
     for number, source in enumerate(sources, start=1):
-        name = f"photo {number}{total}"
+        is_path = isinstance(source, (str, os.PathLike))
+        name = os.fsdecode(source) if is_path else f"photo {number}{total}"
         try:
             yield from _one(source, name, options)
         except InputError as exc:

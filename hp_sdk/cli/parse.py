@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="some of labels,overlay,json (all three)",
     )
     add("--tta", default="none", help="none, flip, ms or ms+flip: slower, a little better (none)")
-    add("--backend", default="auto", help="auto or onnxruntime (auto)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:0 (auto)")
+    add("--backend", default="auto", help="auto, onnxruntime, openvino or torch (auto)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:0, GPU or NPU (auto)")
     add("--batch-size", type=int, metavar="N", help="photos at once (the bundle's own number)")
     add("--allow-fallback", action="store_true", help="accept the CPU where the device is missing")
     return run_command(parser, _parse, argv)

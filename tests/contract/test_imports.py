@@ -25,6 +25,7 @@ PUBLIC_NAMES = {
     "ModelNotFound",
     "Parser",
     "ProviderFallback",
+    "QueueFull",
     "Receipt",
     "Result",
     "SchemaMismatch",
@@ -68,7 +69,9 @@ for module in pkgutil.walk_packages(hp_sdk.__path__, "hp_sdk."):
     assert not loaded & RUNTIMES
 
 
-@pytest.mark.parametrize("command", ["hp_sdk.cli.parse", "hp_trainer.cli.train", "hp_export.cli"])
+@pytest.mark.parametrize(
+    "command", ["hp_sdk.cli.parse", "hp_sdk.cli.doctor", "hp_trainer.cli.train", "hp_export.cli"]
+)
 def test_commands_answer_help_without_loading_torch_or_a_runtime(command: str):
     ask_for_help = f"""
 import importlib

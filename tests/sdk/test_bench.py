@@ -70,7 +70,7 @@ def subject(tmp_path, clock, photos):
     numbers = count()
 
     def make(cost_ms, *, batch=1, oracle=palette_oracle):
-        bundle = make_bundle(tmp_path / f"bundle{next(numbers)}")
+        bundle = make_bundle(tmp_path / f"bundle{next(numbers)}", size_hw=(32, 32))
 
         def slow(inputs, head):
             clock.pass_ms(cost_ms(len(inputs)))
@@ -224,9 +224,9 @@ def test_warm_up_of_what_never_settles_ends_and_is_noted(subject, clock):
 
 def test_drift_hits_all_configurations_alike(subject, clock):
     def cost_ms(inputs):
-        return 100 * (1 + clock() / 30)  # the machine gets slower and slower
+        return 100 * (1 + clock() / 15)  # the machine gets slower and slower
 
-    found = measure([subject(cost_ms), subject(cost_ms)], Plan(duration_s=60), clock=clock)
+    found = measure([subject(cost_ms), subject(cost_ms)], Plan(duration_s=30), clock=clock)
     one, other = (np.array([run.total_ms for run in each.runs]) for each in found)
 
     assert one[-1] > 1.5 * one[0]
@@ -237,7 +237,7 @@ def test_turns_are_in_a_random_order_that_the_seed_repeats(subject, clock):
     def order(seed):
         turns = []
         lanes = [subject(lambda n, name=name: turns.append(name) or 10) for name in "abc"]
-        measure(lanes, Plan(runs=20, seed=seed), clock=clock)
+        measure(lanes, Plan(runs=10, seed=seed), clock=clock)
         return "".join(turns)
 
     assert order(1) == order(1)

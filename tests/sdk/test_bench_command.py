@@ -84,7 +84,7 @@ def test_every_configuration_gets_its_lines(run, rival):
     for backend in ("fake", "rival"):
         for batch in (1, 3):
             for size in ("64x48", "32x32"):
-                assert done.out.count(f"  {backend}, batch {batch}, {size}") == 2
+                assert done.out.count(f"\n  {backend}, batch {batch}, {size}  ") == 3
     for word in ("p50", "p99", "images/s", "decode", "postprocess", "overhead", "50 GFLOP/s"):
         assert word in done.out
 

@@ -1,23 +1,19 @@
 """hp-doctor: a line for everything, a remedy for every problem, a traceback for nothing."""
 
 import json
-import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-import hp_sdk
-from hp_sdk import doctor, machine, models
+from hp_sdk import doctor, models
 from hp_sdk.backends import BACKENDS
 from hp_sdk.cli import doctor as command
 from hp_sdk.doctor import examine
-from hp_sdk.machine import Graphics, find_nvidia, read_machine
-from hp_sdk.probe import Outcome, run_probe
+from hp_sdk.machine import Graphics
+from hp_sdk.probe import Outcome
 from hp_sdk.testing import make_bundle
 
-UNIVERSAL = Path(hp_sdk.__file__).parent / "bundles" / "universal"
 GPU = Graphics(source="nvidia-smi", driver="580.1", gpus=("NVIDIA H200, 141 GiB",))
 
 
@@ -293,118 +289,6 @@ def test_where_nothing_can_be_parsed_the_exit_code_is_5(probes, monkeypatch, cap
     assert capsys.readouterr().out.splitlines()[-1] == "verdict   no model can be parsed here"
 
 
-def test_a_model_really_runs_in_the_child():
-    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-
-    outcome = run_probe("runtime", "onnxruntime", str(UNIVERSAL))
-
-    assert outcome.crash == ""
-    assert "cpu" in outcome.facts[0]["installed"]["devices"]
-    works = [fact["works"] for fact in outcome.facts if "works" in fact]
-    assert works[0]["provider"] == "CPUExecutionProvider"
-    assert works[0]["parse_ms"] > 0
-
-
-@pytest.mark.parametrize(
-    ("body", "crash"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
-        ("raise ImportError('libGL.so.1: cannot open')", r"libGL.so.1: cannot open"),
-        ("import time; time.sleep(60)", "did not answer within 2 s"),
-    ],
-)
-def test_a_child_that_crashes_fails_or_hangs_is_told(tmp_path, monkeypatch, body, crash):
-    (tmp_path / "troublesome.py").write_text(body)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-    outcome = run_probe("module", "troublesome", timeout_s=2 if "sleep" in body else 60)
-
-    assert outcome.facts == []
-    assert crash in outcome.crash
-
-
-def test_what_a_child_has_said_before_it_crashes_is_kept(tmp_path, monkeypatch):
-    package = "print('{\"version\": \"noise\"}')\n__version__ = '1.2'\n"
-    dying = "import atexit, os\natexit.register(os._exit, 3)\n"
-    (tmp_path / "brittle.py").write_text(package + dying)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-    outcome = run_probe("module", "brittle")
-
-    assert outcome.facts == [{"version": "1.2"}]
-    assert outcome.crash == "ended with exit code 3"
-
-
-def test_a_file_in_the_working_folder_does_not_stand_in_for_a_package(tmp_path, monkeypatch):
-    (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
-    monkeypatch.chdir(tmp_path)
-
-    assert run_probe("module", "hp_sdk").facts == [{"version": hp_sdk.__version__}]
-
-
-@pytest.fixture
-def linux(tmp_path):
-    """The root of a small Linux: what it says of itself, by path."""
-
-    def write(files):
-        for name, text in files.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
-        return read_machine(tmp_path)
-
-    return write
-
-
-def test_a_container_is_told_by_its_limits(linux):
-    told = linux(
-        {
-            "proc/cpuinfo": "model name\t: Fast\nflags\t\t: fpu avx2 amx_int8\n\nmodel name\t: S\n",
-            "proc/meminfo": "MemTotal:  8388608 kB\nMemAvailable:  1048576 kB\n",
-            "sys/fs/cgroup/memory.max": "2147483648\n",
-            "sys/fs/cgroup/cpu.max": "150000 100000\n",
-        }
-    )
-
-    assert told.processor == "Fast"
-    assert told.flags is not None
-    assert {flag for flag, is_there in told.flags.items() if is_there} == {"avx2", "amx_int8"}
-    assert (told.memory_bytes, told.memory_free_bytes) == (2 * 2**30, 2**30)
-    assert told.core_quota == 1.5
-
-
-def test_a_machine_without_limits_or_proc_is_told_as_far_as_it_goes(linux):
-    without = linux({"sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/cpu.max": "max 100000\n"})
-
-    assert without.core_quota is None
-    assert without.flags is None
-    assert without.cores >= 1
-
-
-def smi(folder, body):
-    program = folder / "nvidia-smi"
-    program.write_text(f"#!{sys.executable}\n{body}\n")
-    program.chmod(0o755)
-    return lambda name: str(program)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs scripts that can be run")
-def test_nvidia_smi_is_read_and_its_complaint_is_kept(tmp_path):
-    assert find_nvidia(lambda name: None) is None
-
-    found = find_nvidia(smi(tmp_path, "print('NVIDIA H200, 580.95.05, 143771')"))
-    assert found == Graphics(
-        source="nvidia-smi", driver="580.95.05", gpus=("NVIDIA H200, 140 GiB",)
-    )
-
-    found = find_nvidia(smi(tmp_path, "print('NVIDIA-SMI has failed'); raise SystemExit(9)"))
-    assert found is not None
-    assert (found.gpus, found.problem) == ((), "nvidia-smi finds no GPU: NVIDIA-SMI has failed")
-
-    found = find_nvidia(smi(tmp_path, "import time; time.sleep(30)"), timeout_s=0.2)
-    assert found is not None
-    assert "does not answer" in found.problem
-
-
 def test_the_drivers_own_library_is_asked_where_there_is_no_nvidia_smi(probes):
     fact = {"driver": "CUDA 13.0", "gpus": ["NVIDIA H200"]}
     probes.answers["driver",] = Outcome([fact])
@@ -418,4 +302,3 @@ def test_the_drivers_own_library_is_asked_where_there_is_no_nvidia_smi(probes):
 
 def test_every_backend_is_in_the_report(probes):
     assert [runtime.name for runtime in examine(probes).runtimes] == list(BACKENDS)
-    assert machine.FLAGS[0] == "avx2"

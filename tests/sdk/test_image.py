@@ -140,9 +140,7 @@ def test_sixteen_bits_are_scaled_not_cut():
 
 
 def test_the_byte_order_of_sixteen_bits_does_not_matter():
-    values = np.array([[0, 257, 65535]], ">u2")
-
-    assert load_image(values)[0, :, 0].tolist() == [0, 1, 255]
+    assert load_image(np.array([[0, 257, 65535]], ">u2"))[0, :, 0].tolist() == [0, 1, 255]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -256,16 +254,14 @@ def test_the_first_frame_of_an_animation_is_the_photo(pil, format):
 
 
 def test_sixteen_bits_from_pil_are_scaled_not_clipped(pil):
-    deep = np.array([[0, 257, 32896, 65535]], np.uint16)
-
-    assert load_image(pil.fromarray(deep))[0, :, 0].tolist() == [0, 1, 128, 255]
+    deep = pil.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))
+    assert load_image(deep)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_a_palette_with_alpha_from_pil_is_read_as_its_file(pil):
     image = pil.fromarray(picture())
     image.putalpha(pil.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20)))
     content = saved(image.quantize(), "PNG")
-
     opened = pil.open(io.BytesIO(content))
 
     assert "transparency" in opened.info

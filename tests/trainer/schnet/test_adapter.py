@@ -42,10 +42,10 @@ def test_maps_and_tokens_are_each_others_inverse():
 
 
 def test_an_injector_starts_as_the_identity_and_gamma_weighs_it(perturb):
-    injector = Injector(SMALL)
+    fresh = Injector(SMALL)
     x, c = torch.randn(2, 24, 8), torch.randn(2, TOKENS, 8)
-    assert torch.equal(injector(x, c, GRID), x)
-    perturb(injector, 0.3)
+    assert torch.equal(fresh(x, c, GRID), x)
+    injector = perturb(fresh, 0.3)
     update = injector(x, c, GRID) - x
     with torch.no_grad():
         injector.gamma.mul_(2)
@@ -88,12 +88,13 @@ def test_the_depthwise_convolution_is_shared_and_stays_inside_its_level(perturb)
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
 def test_extractors_drop_their_feed_forward_path_only_while_training():
     extractor = Extractor(replace(SMALL, drop_path=0.5))
     x, c = torch.randn(1, 24, 8), torch.randn(1, TOKENS, 8)
     torch.manual_seed(0)
-    drops = {float((extractor.train()(c, x, GRID)).sum()) for _ in range(20)}
-    kept = {float((extractor.eval()(c, x, GRID)).sum()) for _ in range(5)}
+    drops = {extractor.train()(c, x, GRID).sum().item() for _ in range(20)}
+    kept = {extractor.eval()(c, x, GRID).sum().item() for _ in range(5)}
     assert len(drops) == 2  # dropped, or kept and doubled
     assert len(kept) == 1
 

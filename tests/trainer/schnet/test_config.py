@@ -1,6 +1,7 @@
 """Every reading of the paper is a setting; a wrong one is refused by its key."""
 
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_the_default_reading_is_the_registers(key):
         ),
     ],
 )
-def test_a_wrong_setting_is_refused_by_its_key(changes, message):
+def test_a_wrong_setting_is_refused_by_its_key(changes: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         replace(SCHNetConfig(), **changes)
 
@@ -78,7 +79,7 @@ def test_with_clip_as_the_trunk_a_stage_ends_at_each_of_its_maps():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_survives_the_plain_values_of_a_checkpoint(name):
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(PRESETS[name]).items()}
-    back = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    back: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     assert SCHNetConfig(**back) == PRESETS[name]
 
 

@@ -1,4 +1,4 @@
-"""T-37 to T-40: FTM is the identity at first, follows its equations, shares what it says it does."""
+"""T-37 to T-40: FTM is the identity at first, follows its equations, shares what it should."""
 
 import math
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """T-41, T-43 and the network as a whole: order, shapes, what is frozen, what is kept in memory."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_the_full_network_trains_66_of_its_459_million_parameters(schnet_l):
 
 def test_the_base_network_is_built_around_the_smaller_sam():
     with torch.device("meta"):
-        net = SCHNet(PRESETS["schnet-b"], [load_domain("atr")])
+        net: Any = SCHNet(PRESETS["schnet-b"], [load_domain("atr")])
     size = sum(p.numel() for p in net.sam.parameters())
     assert size == 89_670_912 - 787_456  # the published image encoder without its neck
 
@@ -127,7 +128,7 @@ def test_a_size_that_is_no_multiple_of_32_is_refused_with_the_nearest_legal_one(
 
 
 def test_an_unknown_head_is_refused_by_name(tiny):
-    with pytest.raises(HpError, match="lip.*pascal"):
+    with pytest.raises(HpError, match=r"lip.*pascal"):
         tiny()(torch.randn(1, 3, 32, 32), heads=["lip"])
 
 

@@ -19,7 +19,7 @@ def test_a_network_without_text_features_says_what_to_do():
 
 def test_one_class_without_an_embedding_is_counted():
     text = TextFeatures([PASCAL], 16, source="random-orthonormal")
-    text.pascal[3] = 0
+    text["pascal"][3] = 0
     with pytest.raises(ConfigError, match="1 of 7 classes"):
         text()
 

@@ -148,7 +148,7 @@ def _fold_norms(network: SCHNet, _size_hw: tuple[int, int]) -> None:
     """
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Conv2d):
-            _absorb_after(module[0], cast("_BatchNorm", module[1]))
+            _absorb_after(cast("nn.Conv2d", module[0]), cast("_BatchNorm", module[1]))
             module[1] = nn.Identity()
     for i, lateral in enumerate(network.decoder.laterals):
         conv = cast("nn.Conv2d", cast("nn.Sequential", lateral)[0])

@@ -167,10 +167,10 @@ class SCHNet(nn.Module):
     def _grid(self, image: Tensor) -> tuple[int, int]:
         h, w = int(image.shape[2]), int(image.shape[3])
         check_size(h, w)
-        if self.fixed_hw not in (None, (h, w)):
-            fixed = "{}x{}".format(*self.fixed_hw or ())
+        if self.fixed_hw and self.fixed_hw != (h, w):
             raise ConfigError(
-                f"this network was folded for {fixed} and got {h}x{w}; fold it for that size"
+                f"this network was folded for {self.fixed_hw[0]}x{self.fixed_hw[1]} and got "
+                f"{h}x{w}; fold the trained one for that size"
             )
         return h // PATCH, w // PATCH
 
