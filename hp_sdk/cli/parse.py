@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -15,23 +15,13 @@ import cv2
 from hp_sdk.cli import SOME_FAILED, new_parser, report, run_command
 from hp_sdk.errors import ConfigError, InputError
 from hp_sdk.files import write_bytes
-from hp_sdk.image import Pixels, load_image
+from hp_sdk.image import Pixels
 from hp_sdk.parser import Parser
 from hp_sdk.result import Result
+from hp_sdk.sources import STDIN, Item, expand
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _OURS = (".labels.png", ".overlay.png")
-_STDIN = "-"
 _NAME = "hp-parse"
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One photo to parse: where from, the stem of what is written about it, what is wrong."""
-
-    source: str
-    stem: str
-    problem: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,9 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(options: argparse.Namespace) -> int:
-    items = list(_items(options.source))
     made = _prepare_folder(options.output)
-    failed = 0
+    tried = failed = 0
     try:
         with Parser.load(
             options.model,
@@ -73,11 +62,12 @@ def _parse(options: argparse.Namespace) -> int:
             allow_fallback=options.allow_fallback,
         ) as parser:
             domains = [options.domain or parser.head]
-            for batch in _batches(items, parser.batch_size):
+            for batch in _batches(_items(options.source), parser.batch_size):
+                tried += len(batch)
                 failed += _parse_batch(parser, batch, domains, options)
     finally:
         _forget(made)
-    if failed < len(items):
+    if failed < tried:
         return SOME_FAILED if failed else 0
     return InputError.exit_code
 
@@ -103,9 +93,7 @@ def _parse_batch(
 
 def _load(item: Item) -> Pixels | None:
     try:
-        if item.problem:
-            raise InputError(item.problem)
-        return load_image(sys.stdin.buffer if item.source == _STDIN else item.source)
+        return item.load()
     except InputError as exc:
         report(_NAME, str(exc))
         return None
@@ -139,7 +127,7 @@ def _print(item: Item, result: Result, files: dict[str, Path]) -> None:
     height, width = result.labels.shape
     total = result.labels.size
     shares = [f"{name} {100 * px / total:.1f} %" for name, px in result.areas().items()]
-    print(f"{item.source}  {width} x {height} px, {result.timing['total']:.0f} ms")
+    print(f"{item.name}  {width} x {height} px, {result.timing['total']:.0f} ms")
     print(f"  {', '.join(shares) or 'no person found'}")
     for kind, path in files.items():
         print(f"  {kind}: {path}", flush=True)
@@ -155,9 +143,13 @@ def _kinds(text: str) -> tuple[str, ...]:
 
 def _items(sources: Sequence[str]) -> Iterator[Item]:
     """Every photo once, with a stem of its own, so that no output replaces another."""
-    expanded = {item.source: item for source in sources for item in _expand(source)}
+    stdin = sys.stdin.buffer if STDIN in sources else None
+    seen: set[str] = set()
     taken: set[str] = set()
-    for item in expanded.values():
+    for item in expand(sources, allow_url=True, stdin=stdin, ignore=_OURS):
+        if item.name in seen:
+            continue
+        seen.add(item.name)
         stem, number = item.stem, 2
         while stem in taken:
             stem, number = f"{item.stem}-{number}", number + 1
@@ -165,30 +157,9 @@ def _items(sources: Sequence[str]) -> Iterator[Item]:
         yield replace(item, stem=stem)
 
 
-def _expand(source: str) -> list[Item]:
-    """The photos that one argument stands for; a file that is not there fails when it is loaded."""
-    path = Path(source)
-    if source == _STDIN:
-        return [Item(source, "stdin")]
-    if path.is_dir():
-        found = sorted(path.iterdir())
-    elif glob.has_magic(source) and not path.exists():
-        # Path.glob takes no absolute pattern.
-        found = sorted(Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207
-    else:
-        return [Item(source, path.stem)]
-    photos = [Item(str(file), file.stem) for file in found if _is_picture(file)]
-    endings = ", ".join(sorted(_PICTURES))
-    return photos or [Item(source, path.stem, f"{source!r} holds no photo ({endings})")]
-
-
-def _is_picture(path: Path) -> bool:
-    ours = path.name.lower().endswith(_OURS)
-    return path.suffix.lower() in _PICTURES and not ours and path.is_file()
-
-
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[first : first + size] for first in range(0, len(items), size))
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 def _prepare_folder(folder: Path) -> list[Path]:

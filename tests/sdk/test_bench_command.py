@@ -18,16 +18,19 @@ from hp_sdk.bench.plot import HEAD_PX, ROW_PX, WIDTH_PX
 from hp_sdk.cli.bench import main
 from hp_sdk.testing import FAKE, FakeBackend, make_bundle, palette_oracle
 
-FACTS = {"import_ms": 100.0, "load_ms": 50.0, "peak_memory_bytes": 10**8}
+FACTS = {"import_ms": 100.0, "load_ms": 50.0}
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """No GPU, a known peak, and no process is started."""
-    firsts = iter(range(1, 1000))
+    starts = iter(range(1, 1000))
 
     def child(task, arguments, environment):
-        return {"gflops": 50.0} if task == "peak" else FACTS | {"first_ms": float(next(firsts))}
+        if task == "peak":
+            return {"gflops": 50.0}
+        start = next(starts)
+        return FACTS | {"first_ms": float(start), "peak_memory_bytes": 10**8 + start}
 
     monkeypatch.setattr("hp_sdk.bench.fresh._run_child", child)
     monkeypatch.setattr("hp_sdk.bench.setting.find_nvidia", lambda: None)
@@ -155,7 +158,7 @@ def test_cold_starts_are_medians_and_the_largest_memory(run, tmp_path):
         "load_ms": 50,
         "first_ms": 2,
         "total_ms": 152,
-        "peak_memory_bytes": 10**8,
+        "peak_memory_bytes": 10**8 + 3,
     }
     assert "cold start" in done.out
     assert "100 MB" in done.out

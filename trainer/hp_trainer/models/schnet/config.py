@@ -109,7 +109,7 @@ class SCHNetConfig:
     trainable: tuple[str, ...] = ("sam.patch_embed",)
     """Parts of SAM and CLIP that learn (A28); the rest of both is frozen."""
     recompute: bool = False
-    """Recompute the trunk's activations in the backward pass: less memory, about a third slower."""
+    """Recompute the trunk in the backward pass: less memory for one more forward pass of it."""
 
     def __post_init__(self) -> None:
         self._check_choices()
