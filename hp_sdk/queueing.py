@@ -24,7 +24,6 @@ from hp_sdk.sources import Item
 _AN_HOUR_MS = 3_600_000
 
 
-
 @dataclass(eq=False, slots=True)
 class _Ticket:
     """One photo that waits: decoded already where a helper was free."""

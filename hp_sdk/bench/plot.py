@@ -159,7 +159,8 @@ def _fill_density(area: Canvas, columns: NDArray[np.int_], axis: Axis, colour: C
     """Gaussian kernel density of the runs, as high as there is room, on the axis only."""
     height, width = area.shape[:2]
     counts = np.bincount(columns, minlength=width).astype(np.float32)
-    density = cv2.GaussianBlur(counts[None], (0, 0), _bandwidth_px(columns))[0]
+    blurred = cv2.GaussianBlur(counts[None], (0, 0), _bandwidth_px(columns))  # (1, W)
+    density = np.asarray(blurred, np.float32)[0]
     density[: axis.left_px] = density[axis.right_px :] = 0
     below = np.arange(height, 0, -1)[:, None] <= height * density / density.max()  # (rows, W)
     area[below] = _mixed(area[below], colour, 0.28)

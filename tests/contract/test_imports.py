@@ -70,7 +70,14 @@ for module in pkgutil.walk_packages(hp_sdk.__path__, "hp_sdk."):
 
 
 @pytest.mark.parametrize(
-    "command", ["hp_sdk.cli.parse", "hp_sdk.cli.doctor", "hp_trainer.cli.train", "hp_export.cli"]
+    "command",
+    [
+        "hp_sdk.cli.parse",
+        "hp_sdk.cli.doctor",
+        "hp_sdk.cli.bench",
+        "hp_trainer.cli.train",
+        "hp_export.cli",
+    ],
 )
 def test_commands_answer_help_without_loading_torch_or_a_runtime(command: str):
     ask_for_help = f"""

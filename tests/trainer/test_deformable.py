@@ -1,6 +1,7 @@
 """T-06: multi-scale deformable sampling, four cores against numbers worked out by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -196,7 +197,7 @@ def test_the_plugin_is_one_node_of_a_traced_graph_with_real_sizes_and_starts():
     program = torch.export.export(Sampling(), (value, locations, weights))
     called = [node for node in program.graph.nodes if "deformable" in str(node.target)]
     assert len(called) == 1
-    constants = list(program.constants.values())
+    constants: list[Any] = list(program.constants.values())
     assert [0, 6, 26] in [c.tolist() for c in constants]
     assert all(c.dtype == torch.int32 for c in constants)
 

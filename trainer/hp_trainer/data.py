@@ -289,3 +289,10 @@ def open_batches(
         generator=torch.Generator(),
         persistent_workers=False,
     )
+
+
+def images_in(loader: DataLoader[Any]) -> int:
+    """Images of one pass over all sets of a loader made by `open_batches`."""
+    samples = loader.dataset
+    assert isinstance(samples, AugmentedSamples)
+    return sum(len(each) for each in samples.sets)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hp_sdk.errors import HpError
 from hp_trainer.checkpoint import input_description
 from hp_trainer.config import Config
-from hp_trainer.data import Batch, open_batches
+from hp_trainer.data import Batch, images_in, open_batches
 from hp_trainer.distributed import any_in_world, leave_world, mean_over_world
 from hp_trainer.evaluate import evaluate_list, input_spec, network_predictor
 from hp_trainer.interrupt import stop_between_steps
@@ -38,7 +38,9 @@ def train(config: Config, output: Path, *, resume: Path | None = None) -> Path:
     settings = config.train
     batches = read_batches(run)
     log = StepLog(output / "metrics.csv", settings.log_every)
-    bar = tqdm(total=settings.steps, initial=run.step, unit="step", disable=run.world.rank or None)
+    bar = tqdm(
+        total=settings.steps, initial=run.step, unit="step", disable=not run.world.leads or None
+    )
     with stop_between_steps() as stop, bar:
         while run.step < settings.steps:
             losses = optimise(run, next_batch(run, batches))
@@ -71,7 +73,7 @@ def read_batches(run: Run) -> Iterator[Batch]:
         start=run.step,
         part=(run.world.rank, run.world.size),
     )
-    run.images_per_epoch = sum(len(s) for s in loader.dataset.sets)
+    run.images_per_epoch = images_in(loader)
     return iter(loader)
 
 

@@ -160,3 +160,17 @@ def test_folding_saves_25_billion_multiply_accumulates_of_the_full_network(schne
         for layer in range(24):
             folded.ftm(torch.empty(1, 900, 1024), layer)
     assert counter.get_total_flops() / 2e9 == pytest.approx(17.2, rel=0.01)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_folded_network_is_a_graph_for_any_batch_without_resized_positions(tiny, perturb):
+    folded: Any = fold(perturb(tiny()), (32, 32))
+    images = torch.randn(3, 3, 32, 32)
+    batch = torch.export.Dim("batch", min=1, max=16)
+    program = torch.export.export(folded, (images[:2],), dynamic_shapes=({0: batch},))
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert not [name for name in targets if "bicubic" in name or "upsample_linear" in name]
+    for count in (1, 3):
+        out = program.module()(images[:count])["pascal"]
+        torch.testing.assert_close(out, folded(images[:count])["pascal"], atol=1e-5, rtol=1e-5)

@@ -155,7 +155,7 @@ class CLIPVision(nn.Module):
         x = self.conv1(self.renormalise(image))  # (N, W, h, w)
         grid_hw = (int(x.shape[2]), int(x.shape[3]))
         patches = x.flatten(2).transpose(1, 2)
-        first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        first = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         return self.ln_pre(torch.cat([first, patches], 1) + self.positions(grid_hw)), grid_hw
 
     def positions(self, grid_hw: tuple[int, int]) -> Tensor:

@@ -54,7 +54,8 @@ class UperNet(nn.Module):
 
     def _pool(self, x: Tensor) -> Tensor:
         """(N, inputs, h, w) → (N, width, h, w) that has seen the whole map."""
-        self._check_batch(len(x))
+        if self.training:
+            self._check_batch(len(x))
         pooled = [
             _resize_like(layer(average_pool(x, cells)), x)
             for layer, cells in zip(self.pyramid, self.scales, strict=True)
@@ -64,7 +65,7 @@ class UperNet(nn.Module):
     def _check_batch(self, images: int) -> None:
         # a map of one cell of one image has no variance; norms across devices see other images
         alone = images * min(self.scales) ** 2 == 1
-        if self.training and alone and any(isinstance(m, nn.BatchNorm2d) for m in self.modules()):
+        if alone and any(isinstance(m, nn.BatchNorm2d) for m in self.modules()):
             raise ConfigError(
                 "the pyramid pooling of SCHNet normalises over the images of a batch and cannot "
                 "train on a batch of 1; use two images or more"
