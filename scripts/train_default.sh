@@ -2,17 +2,21 @@
 # Train, score and bundle the default model `universal`.
 #   HP_DATA=/path/to/data scripts/train_default.sh [WORK_FOLDER]
 # HP_DATA holds pascal_person_part/ and ccp/ in the neutral layout (images/, labels*/, train.txt, val.txt).
-# Takes about an hour and a half on 2 CPU cores; started again, it goes on where it was stopped.
+# Takes about two hours on 2 CPU cores; started again, it goes on where it was stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${HP_DATA:?set HP_DATA to the folder of the labelled photographs}"
 work=${1:-runs/default}
 configs=trainer/hp_trainer/configs
-size=${SIZE:-256x256}
+size=${SIZE:-224x224}
 
 hp-train $configs/bundled-low.toml --output "$work/low" --resume auto
 hp-train $configs/bundled.toml --output "$work/full" --resume auto "train.init=\"$work/low/last.pt\""
-hp-export "$work/full/last.pt" -o "$work/bundle" --name universal --size "$size"
+python scripts/adjust_background.py "$work/full/last.pt" -o "$work/adjusted.pt" --size "$size" --json "$work/shifts.json" \
+    --list "$HP_DATA/pascal_person_part:pascal:labels:train:400" --list "$HP_DATA/ccp:cihp:labels_cihp:train:80" \
+    --list "$HP_DATA/ccp:atr:labels_atr:train:80" --list "$HP_DATA/ccp:lip:labels_lip:train:80" \
+    --list "$HP_DATA/ccp:ccp:labels:train:80"
+hp-export "$work/adjusted.pt" -o "$work/bundle" --name universal --size "$size"
 
 score() { # data domain labels split
     hp-eval "$work/bundle" --data "$HP_DATA/$1" --domain "$2" --labels "$3" --split "$4" --json "$work/scores/$1.$2.json"
@@ -28,5 +32,5 @@ score cihp_samples cihp labels all
 score atr_samples atr labels all
 
 python scripts/model_card.py --data "$HP_DATA" --configs $configs/bundled-low.toml $configs/bundled.toml \
-    --runs "$work/low" "$work/full" --scores "$work"/scores/*.json --json "$work/card.json" --markdown docs/model_card.md
-hp-export "$work/full/last.pt" -o hp_sdk/bundles/universal --name universal --size "$size" --card "$work/card.json"
+    --runs "$work/low" "$work/full" --checkpoint "$work/adjusted.pt" --scores "$work"/scores/*.json --json "$work/card.json" --markdown docs/model_card.md
+hp-export "$work/adjusted.pt" -o hp_sdk/bundles/universal --name universal --size "$size" --card "$work/card.json"

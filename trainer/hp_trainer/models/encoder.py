@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hp_trainer.models.precision import without_autocast
+
 Shapes = Sequence[tuple[int, int]]
 
 
@@ -205,7 +207,7 @@ class Encoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         # sampling positions lose whole pixels in half precision (spec §2.3)
-        with torch.autocast(features[0].device.type, enabled=False):
+        with without_autocast(features[0]):
             return self._encode([feature.float() for feature in features])
 
     def _encode(self, features: Sequence[Tensor]) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hp_trainer.models.encoder import DeformableAttention, Shapes, deformable_sampling
-from hp_trainer.models.schnet.precision import without_autocast
+from hp_trainer.models.precision import without_autocast
 
 
 class DeformableCrossAttention(DeformableAttention):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from hp_trainer.models.schnet.precision import without_autocast
+from hp_trainer.models.precision import without_autocast
 
 SCALES: dict[str, float] = {"none": 1.0, "clip": 100.0}
 """Named factors on the cosine; 100 is the logit scale that CLIP's training ended at."""
