@@ -96,6 +96,7 @@ def configured(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow  # four processes that import torch: about 15 seconds
 def test_two_processes_keep_the_same_weights_and_score_all_images_once(tmp_path, configured):
     run = tmp_path / "run"
     first, second = train_together(tmp_path, configured, "--output", str(run))

@@ -57,10 +57,10 @@ def test_an_injector_looks_from_the_trunk_at_the_pyramid(perturb):
     injector = perturb(Injector(SMALL), 0.3)
     x, c = torch.randn(1, 24, 8), torch.randn(1, TOKENS, 8)
     before = injector(x, c, GRID)
-    for level in range(3):
-        start = sum(h * w for h, w in pyramid(GRID)[:level])
+    for level, (h, w) in enumerate(pyramid(GRID)):
+        start = sum(rows * columns for rows, columns in pyramid(GRID)[:level])
         changed = c.clone()
-        changed[:, start] += 5.0 * torch.randn(8)
+        changed[:, start : start + h * w] += 5.0 * torch.randn(8)
         assert not torch.equal(injector(x, changed, GRID), before)
 
 
