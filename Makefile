@@ -36,8 +36,12 @@ help:
 demo: $(VENV)/.runtime
 	@$(BIN)/hp-parse "$(PHOTO)" --model cihp --output out --save labels,overlay,json
 
+# Four processes: runtimes with thread pools of their own (OpenVINO, torch, ONNX Runtime) stay apart.
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/sdk tests/contract
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/trainer/schnet
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/trainer --ignore=tests/trainer/schnet
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/export tests/e2e
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -186,6 +186,7 @@ def test_the_same_weights_give_the_same_logits_with_every_core():
         torch.testing.assert_close(logits[core], logits["grid_sample"], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow  # torch.export takes seconds
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch warns of itself
 def test_the_plugin_is_one_node_of_a_traced_graph_with_real_sizes_and_starts():
     value, shapes, locations, weights = random_problem()

@@ -270,6 +270,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_earlier_checkpoint(tmp_pat
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.slow  # bfloat16 convolutions on the CPU; see run.memory_format
 def test_half_precision_learns_and_resumes(tmp_path: Path):
     settings = config(steps=4, amp="bf16", decay_at=9.0)
     straight = weights(train(settings, tmp_path / "straight"))
