@@ -1,0 +1,1 @@
+"""Device-resident pre- and post-processing on NVIDIA GPUs."""
