@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import gcd
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +34,8 @@ __all__ = [
 
 MANIFEST = "bundle.json"
 SCHEMA = "1.0"
+STEP_PX = 32
+"""Windows over a large picture start at multiples of this, or of what it shares with their size."""
 _LFS_POINTER = b"version https://git-lfs.github.com/spec"
 _DOMAIN_KEYS = ("names", "flip_pairs", "palette", "groups", "aliases", "ignore_index")
 
@@ -43,6 +46,8 @@ class InputSpec:
 
     size_hw: tuple[int, int]
     resize: str = "letterbox"
+    """"letterbox": all of the photo inside the input, padded; "stretch": filling it; or
+    "shortest-side": the photo covers the input and is read through windows of its size."""
     interpolation: str = "linear"
     pixel_centre: str = "half"
     pad_value: int = 114
@@ -52,6 +57,30 @@ class InputSpec:
     mean: tuple[float, ...] = ()
     """Documentation only, in units of 0..255."""
     std: tuple[float, ...] = ()
+    stride_hw: tuple[int, int] | None = None
+    """From window to window, in pixels; None is two thirds of `size_hw`."""
+    longest_px: int | None = None
+    """Longest side of a "shortest-side" photo, however narrow; None is four times the input's."""
+
+    @property
+    def window_stride_hw(self) -> tuple[int, int]:
+        """From window to window, in whole steps."""
+        if self.stride_hw is not None:
+            return self.stride_hw
+        height, width = (
+            max(step, 2 * side // 3 // step * step)
+            for side, step in zip(self.size_hw, self.step_hw, strict=True)
+        )
+        return height, width
+
+    @property
+    def step_hw(self) -> tuple[int, int]:
+        """Windows start at multiples of this."""
+        return gcd(STEP_PX, self.size_hw[0]), gcd(STEP_PX, self.size_hw[1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in `bundle.json`; what is not set is left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +164,18 @@ def read_bundle(root: str | Path) -> Bundle:
     return bundle
 
 
-def verify_files(bundle: Bundle) -> None:
-    """Compare every file with the manifest.
+def verify_files(bundle: Bundle) -> tuple[Path, ...]:
+    """Compare every file with the manifest; the paths of what was compared.
 
     Raises:
         CorruptArtifact: a file is missing or a Git LFS pointer.
         ChecksumMismatch: a file has another size or another content.
     """
-    for artifact in bundle.artifacts:
-        verify_artifact(bundle, artifact)
+    paths = [verify_artifact(bundle, artifact) for artifact in bundle.artifacts]
     if bundle.golden is not None:
-        _verify(bundle, str(bundle.golden["file"]), str(bundle.golden["sha256"]), None)
+        golden = bundle.golden
+        paths.append(_verify(bundle, str(golden["file"]), str(golden["sha256"]), None))
+    return tuple(paths)
 
 
 def verify_artifact(bundle: Bundle, artifact: Artifact) -> Path:
@@ -167,7 +197,7 @@ def manifest_dict(bundle: Bundle) -> dict[str, Any]:
         "version": bundle.version,
         "license": bundle.license,
         "card": dict(bundle.card),
-        "input": asdict(bundle.input),
+        "input": bundle.input.to_dict(),
         "heads": {name: _head_dict(head) for name, head in bundle.heads.items()},
         "artifacts": [asdict(artifact) for artifact in bundle.artifacts],
         "verify": bundle.verify,
@@ -195,9 +225,9 @@ def _input(section: Section) -> InputSpec:
     pad = section.integer("pad_value", minimum=0)
     if pad > 255:
         raise section.error("pad_value", pad, "0 to 255")
-    return InputSpec(
+    spec = InputSpec(
         size_hw=section.size("size_hw"),
-        resize=section.choice("resize", ("letterbox", "stretch")),
+        resize=section.choice("resize", ("letterbox", "stretch", "shortest-side")),
         interpolation=section.choice("interpolation", ("linear",)),
         pixel_centre=section.choice("pixel_centre", ("half",)),
         pad_value=pad,
@@ -206,7 +236,15 @@ def _input(section: Section) -> InputSpec:
         dtype=section.choice("dtype", ("uint8",)),
         mean=tuple(section.data.get("mean", ())),
         std=tuple(section.data.get("std", ())),
+        stride_hw=section.size("stride_hw") if section.has("stride_hw") else None,
+        longest_px=section.integer("longest_px") if section.has("longest_px") else None,
     )
+    steps = zip(spec.window_stride_hw, spec.step_hw, spec.size_hw, strict=True)
+    if any(stride % step or stride > side for stride, step, side in steps):
+        raise section.error(
+            "stride_hw", spec.stride_hw, f"multiples of {spec.step_hw} up to {spec.size_hw}"
+        )
+    return spec
 
 
 def _head(name: str, section: Section) -> HeadSpec:
@@ -241,7 +279,7 @@ def _artifact(section: Section, heads: Mapping[str, HeadSpec]) -> Artifact:
         batch_opt=section.integer("batch_opt"),
         batch_max=section.integer("batch_max"),
         size_hw=section.size("size_hw"),
-        opset=section.integer("opset") if section.data.get("opset") is not None else None,
+        opset=section.integer("opset") if section.has("opset") else None,
         outputs=section.texts("outputs"),
     )
 

@@ -41,6 +41,10 @@ def kebab(name: str) -> str:
     return re.sub(r"[\s_]+", "-", name.strip().lower())
 
 
+VOID = (224, 224, 192)
+"""VOC's colour of undecided pixels."""
+
+
 def voc_palette(count: int) -> tuple[Colour, ...]:
     """The PASCAL VOC colours: the bits of the id, dealt to R, G, B from the top bit down."""
 

@@ -65,6 +65,21 @@ def write_folder(target: Path, *, marker: str = "bundle.json") -> Iterator[Path]
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> Path:
+    """Delete a folder so that nobody finds half of it; its path.
+
+    Raises:
+        ConfigError: it cannot be deleted.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.old.") as aside:
+            path.rename(Path(aside) / path.name)
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise ConfigError(f"cannot delete {str(path)!r}: {reason}; close what uses it") from exc
+    return path
+
+
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:

@@ -35,6 +35,10 @@ class Section:
     where: str
     path: str = ""
 
+    def has(self, key: str) -> bool:
+        """Whether there is a value."""
+        return self.data.get(key) is not None
+
     def text(self, key: str) -> str:
         """A string."""
         value = self._get(key)

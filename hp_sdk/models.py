@@ -14,7 +14,7 @@ from pathlib import Path
 from hp_sdk.bundle import MANIFEST, read_bundle, verify_files
 from hp_sdk.domains import canonical
 from hp_sdk.errors import ConfigError, ModelError, ModelNotFound
-from hp_sdk.files import write_folder
+from hp_sdk.files import remove_folder, write_folder
 
 DEFAULT = "universal"
 """The bundle that answers to the names of its heads."""
@@ -42,18 +42,19 @@ def home() -> Path:
     return Path(cache).expanduser() / "hp-sdk"
 
 
-def find_bundle(model: str | Path) -> tuple[Path, str | None]:
+def find_bundle(model: str | Path, *, root: Path | None = None) -> tuple[Path, str | None]:
     """Folder of a bundle, and the head the name stands for if it stands for one.
 
     `model` is, in this order: a name the user has added, a shipped bundle, a head of the shipped
     bundle (`cihp`), or a folder with `bundle.json`.  A `Path`, or text with a slash, is a folder.
+    `root` is where the user's models lie, instead of `home()`.
 
     Raises:
         ModelNotFound: nothing of that name; the message lists what there is.
     """
     if isinstance(model, Path) or re.search(r"[/\\]", model):
-        return _folder(Path(model).expanduser()), None
-    by_name = {entry.name: entry.path for entry in reversed(list_models())}
+        return _folder(Path(model).expanduser(), root), None
+    by_name = {entry.name: entry.path for entry in reversed(list_models(root=root))}
     if model in by_name:
         return by_name[model], None
     shipped = _SHIPPED / DEFAULT
@@ -61,12 +62,12 @@ def find_bundle(model: str | Path) -> tuple[Path, str | None]:
         return shipped, canonical(model)
     if _is_bundle(Path(model)):
         return Path(model), None
-    raise ModelNotFound(_nothing(model))
+    raise ModelNotFound(_nothing(model, root))
 
 
-def list_models() -> tuple[ModelEntry, ...]:
-    """Every bundle that has a name: the user's first, then the shipped ones."""
-    added = _entries(home() / "models", shipped=False)
+def list_models(*, root: Path | None = None) -> tuple[ModelEntry, ...]:
+    """Every bundle that has a name: the user's (in `root` or `home()`) first, then the shipped."""
+    added = _entries((root or home()) / "models", shipped=False)
     return (*added, *_entries(_SHIPPED, shipped=True))
 
 
@@ -85,7 +86,7 @@ def add_model(name: str, bundle: str | Path) -> Path:
     if target.exists() and target.resolve() == source.resolve():
         return target
     with write_folder(target) as folder:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+        _copy(source, folder)
         verify_files(read_bundle(folder))
     return target
 
@@ -101,14 +102,21 @@ def remove_model(name: str) -> Path:
     if name not in added:
         there = ", ".join(added) or "none"
         raise ModelNotFound(f"no added model {name!r}; added are: {there}; shipped ones stay")
+    return remove_folder(added[name])
+
+
+def _copy(source: Path, folder: Path) -> None:
     try:
-        shutil.rmtree(added[name])
+        shutil.copytree(source, folder, dirs_exist_ok=True)
     except OSError as exc:
-        raise ConfigError(f"cannot delete {str(added[name])!r}: {exc.strerror}") from exc
-    return added[name]
+        first = exc.args[0][0][2] if isinstance(exc, shutil.Error) else exc.strerror
+        raise ConfigError(
+            f"cannot copy {str(source)!r} under {str(folder.parent)!r}: {first}; free some space, "
+            "or set HP_HOME to another folder"
+        ) from exc
 
 
-def _folder(path: Path) -> Path:
+def _folder(path: Path, root: Path | None = None) -> Path:
     if path.name == MANIFEST and path.is_file():
         path = path.parent
     if _is_bundle(path):
@@ -118,7 +126,7 @@ def _folder(path: Path) -> Path:
             f"{str(path)!r} is a file; give the folder of a bundle, as hp-export writes it"
         )
     what = "holds no bundle.json" if path.is_dir() else "does not exist"
-    raise ModelNotFound(f"{str(path)!r} {what}; give the folder of a bundle, or {_names()}")
+    raise ModelNotFound(f"{str(path)!r} {what}; give the folder of a bundle, or {_names(root)}")
 
 
 def _entries(folder: Path, *, shipped: bool) -> tuple[ModelEntry, ...]:
@@ -142,13 +150,13 @@ def _is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def _nothing(model: str) -> str:
+def _nothing(model: str, root: Path | None) -> str:
     path = Path(model)
     hint = f" (the file {model!r} is not the folder of a bundle)" if path.is_file() else ""
-    return f"no model {model!r}{hint}; use {_names()}, or the folder of a bundle"
+    return f"no model {model!r}{hint}; use {_names(root)}, or the folder of a bundle"
 
 
-def _names() -> str:
+def _names(root: Path | None) -> str:
     shipped = _SHIPPED / DEFAULT
     heads = _heads(shipped) if _is_bundle(shipped) else ()
-    return ", ".join(dict.fromkeys([entry.name for entry in list_models()] + list(heads)))
+    return ", ".join(dict.fromkeys([entry.name for entry in list_models(root=root)] + list(heads)))

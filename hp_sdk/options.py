@@ -47,6 +47,7 @@ class StreamOptions(PredictOptions, total=False):
     """Options of `Parser.stream`."""
 
     ahead: int | None
+    smooth: float
 
 
 class SubmitOptions(AnswerOptions, total=False):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hp_sdk.domain_file import voc_palette
+from hp_sdk.domain_file import VOID, voc_palette
 from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError, InputError
 from hp_sdk.files import write_bytes
@@ -21,8 +21,6 @@ from hp_sdk.files import write_bytes
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 Palette = Sequence[Colour]
-
-VOID: Colour = (224, 224, 192)  # VOC's colour of ignored pixels
 
 # Black for the background, the seven colours of Okabe and Ito (2008), then tints and shades of
 # them, each the one that differs most from all before it and from VOID: CIELAB distance, least of
@@ -158,6 +156,11 @@ def cut_out(photo: Pixels, alpha: Pixels, background: Colour | Pixels | None = N
     return np.dstack([(over + 0.5).astype(np.uint8), np.full_like(alpha, 255)])
 
 
+def encode_png(picture: Pixels) -> bytes:
+    """The content of a PNG file with the picture (H, W, 3) uint8 RGB."""
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
 def show_picture(picture: Pixels, *, title: str) -> Path | None:
     """Show (H, W, 3) RGB in a window until a key is pressed or the window is closed.
 
@@ -167,9 +170,8 @@ def show_picture(picture: Pixels, *, title: str) -> Path | None:
     why_not = _open_window(picture, title)
     if not why_not:
         return None
-    _, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     folder = Path(tempfile.mkdtemp(prefix="hp-"))
-    path = write_bytes(folder / f"{title.replace(' ', '.')}.png", png.tobytes())
+    path = write_bytes(folder / f"{title.replace(' ', '.')}.png", encode_png(picture))
     print(f"{why_not}; the picture is in {path}")  # noqa: T201 - what the function is for
     return path
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
 from hp_sdk.backends import Backend, open_backend
@@ -33,6 +33,7 @@ from hp_sdk.options import (
 from hp_sdk.queueing import ParseQueue
 from hp_sdk.recipe import NamedSource, named
 from hp_sdk.result import Result
+from hp_sdk.smoothing import Smoother
 from hp_sdk.sources import Item
 from hp_sdk.streaming import stream
 from hp_sdk.tta import TTA, choose_tta
@@ -97,10 +98,12 @@ class Parser:
             precision: "auto", a precision the bundle holds, or "bf16" where OpenVINO computes in
                 it.
             batch_size: network inputs at once; "auto" takes the bundle's own number.
-            tta: None, "none", "flip", "ms", "ms+flip" or a `TTA`.
+            tta: None, "none", "flip", "ms", "ms+flip", a paper's set ("graphonomy", "schnet", both
+                also with "+flip") or a `TTA`.
             allow_fallback: accept the CPU where the device asked for is not there; the receipt
                 says so.
-            cache_dir: for engines built on this machine; not used by ONNX Runtime.
+            cache_dir: root folder instead of HP_HOME: models added there are found, and what a
+                runtime compiles (OpenVINO) is kept in it.  With None nothing is written.
             offline: no effect yet: nothing is fetched while loading.
             providers: ONNX Runtime's own provider list, instead of `device`.
             session_options: ONNX Runtime's own `SessionOptions`, instead of `num_threads`, or a
@@ -113,8 +116,9 @@ class Parser:
             BackendError: the runtime or the device is not there.
             ConfigError: an option is not allowed.
         """
-        del cache_dir, offline
-        folder, head = find_bundle(model if isinstance(model, str) else Path(model))
+        del offline
+        root = None if cache_dir is None else Path(cache_dir).expanduser()
+        folder, head = find_bundle(model if isinstance(model, str) else Path(model), root=root)
         bundle = read_bundle(folder)
         choose_tta(tta, family=bundle.family)  # a misspelt option should cost no loading
         checked_batch_size(batch_size, auto=1)
@@ -127,6 +131,7 @@ class Parser:
             allow_fallback=allow_fallback,
             providers=providers,
             session_options=session_options,
+            cache_dir=root,
         )
         try:
             return cls(bundle, opened, head=head, tta=tta, batch_size=batch_size)
@@ -262,6 +267,7 @@ class Parser:
         on_error: OnError = "raise",
         ahead: int | None = None,
         batch_size: int | None = None,
+        smooth: float = 0.0,
         **options: Unpack[AnswerOptions],
     ) -> Generator[Any]:
         """Parse photo after photo, in order, while the next are decoded and the last labelled.
@@ -280,12 +286,16 @@ class Parser:
             ahead: photos between source and consumer, which bounds the memory; None: two batches
                 and two more.  With 1, the next photo is asked for once you have the last answer.
             batch_size: network inputs at once, instead of the parser's own number.
+            smooth: for the frames of one video: share of the scores so far in those of each frame,
+                from 0 (none) to below 1; a scene cut starts anew.
 
         Raises:
             InputError, UnknownHead, BackendError: as `predict`.
             ConfigError: an option is not allowed; at once, not with the first answer.
         """
         recipe = self._book.recipe(domains, **options)
+        if smooth:
+            recipe = replace(recipe, smoother=Smoother(smooth))
         size = self._inputs_at_once(batch_size)
         return stream(source, recipe, batch_size=size, ahead=ahead, on_error=on_error)
 
@@ -349,12 +359,7 @@ class Parser:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.close(cancel_pending=kind is not None)
 
     def __repr__(self) -> str:

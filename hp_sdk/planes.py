@@ -93,10 +93,13 @@ class Planes:
         self._views = [_Resizer(view) for view in views]
         self._memory = [np.empty(0, np.float32), np.empty(0, np.float32)]
 
-    def contenders(self) -> Iterator[tuple[int, Window]]:
-        """Each class that could win somewhere, and the window that holds all such places."""
+    def contenders(self, margin: float = 0.0) -> Iterator[tuple[int, Window]]:
+        """Each class that could win somewhere, and the window that holds all such places.
+
+        With a `margin`, also where it could come as near to the winner.
+        """
         if len(self._views) == 1:
-            yield from self._views[0].contenders()
+            yield from self._views[0].contenders(margin)
             return
         yield from ((k, self._views[0].everywhere) for k in range(self.num_classes))
 
@@ -132,10 +135,10 @@ class _Resizer:
         self.mirrored = view.mirrored
         self.everywhere = _window(*(axis.everything() for axis in self.axes))
 
-    def contenders(self) -> Iterator[tuple[int, Window]]:
-        """Each class that could win somewhere, and the window that holds all such places."""
+    def contenders(self, margin: float) -> Iterator[tuple[int, Window]]:
+        """Each class that could win, or come that near, and the window of all such places."""
         y_axis, x_axis = self.axes
-        for k, gaps in enumerate(_could_win(self.grid)):
+        for k, gaps in enumerate(_could_win(self.grid, margin)):
             rows, columns = np.flatnonzero(gaps.any(axis=1)), np.flatnonzero(gaps.any(axis=0))
             if rows.size and self.mirrored:
                 yield k, self.everywhere
@@ -185,14 +188,14 @@ def _axes(view: View) -> tuple[_Axis, _Axis]:
     return y, x
 
 
-def _could_win(grid: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which class could be largest in which gap between four cells, (K, h - 1, w - 1).
+def _could_win(grid: NDArray[np.float32], margin: float) -> NDArray[np.bool_]:
+    """Which class could be largest, or nearly, in which gap between four cells, (K, h - 1, w - 1).
 
     An interpolated value lies between the smallest and the largest of its four corners, so a
     class whose largest corner is below another's smallest cannot win there.
     """
     winner_at_least = _of_corners(np.minimum, grid).max(axis=0)
-    return _of_corners(np.maximum, grid) >= winner_at_least
+    return _of_corners(np.maximum, grid) >= winner_at_least - np.float32(margin)
 
 
 def _of_corners(extreme: np.ufunc, grid: NDArray[np.float32]) -> NDArray[np.float32]:

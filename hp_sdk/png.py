@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hp_sdk.domain_file import VOID
 from hp_sdk.errors import InputError
 from hp_sdk.files import write_bytes
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _INDEXED = 0, 3
 _COLOURS = ("grey", "", "RGB", "indexed", "grey with alpha", "", "RGBA")
-_VOID = (224, 224, 192)  # VOC's colour of ignored pixels
 
 
 def write_labels(
@@ -37,7 +37,7 @@ def write_labels(
     rows[:, 1:] = labels
     # Ids beyond the palette would make the file invalid.
     count = max(len(palette), int(labels.max()) + 1)
-    colours = [*palette, *[_VOID] * (count - len(palette))]
+    colours = [*palette, *[VOID] * (count - len(palette))]
     content = (
         _SIGNATURE
         + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _INDEXED, 0, 0, 0))

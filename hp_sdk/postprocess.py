@@ -29,6 +29,10 @@ _BLOCK_PX = 1 << 16
 """Pixels compared at a time; the handful of small arrays then stay in the core's cache."""
 
 
+_NEGLIGIBLE = 15.0
+"""A class so far behind the winner adds 3e-7 to its probability's denominator of at least 1."""
+
+
 def label_map(logits: NDArray[np.floating[Any]], geometry: Geometry) -> Pixels:
     """Labels (H, W) uint8 in source geometry from logits (K, h, w); ties go to the lower id."""
     return merged_labels([View(logits, geometry)])
@@ -58,7 +62,8 @@ def merged_labels_and_confidence(
     labels, best = _running_maximum(planes)
     if are_logits:
         best = _softmax_of_winner(planes, best)
-    return labels, np.rint(best * 255).astype(np.uint8)
+    best *= 255
+    return labels, np.rint(best, out=best).astype(np.uint8)
 
 
 def _running_maximum(planes: Planes) -> tuple[Pixels, Plane]:
@@ -85,10 +90,12 @@ def _take_over(k: int, plane: Plane, best: Plane, labels: Pixels) -> None:
 
 def _softmax_of_winner(planes: Planes, best: Plane) -> Plane:
     total = np.zeros_like(best)
-    for k in range(planes.num_classes):
-        plane = planes.read(k)
+    for k, window in planes.contenders(_NEGLIGIBLE):
+        plane = planes.read(k, window)
+        at = tuple(slice(*span) for span in window.pixels)
         for rows in _row_blocks(*plane.shape):
-            total[rows] += np.exp(plane[rows] - best[rows])
+            behind = np.subtract(plane[rows], best[at][rows], out=plane[rows])
+            total[at][rows] += np.exp(behind, out=behind)
     return np.reciprocal(total, out=total)
 
 

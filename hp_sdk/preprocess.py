@@ -10,6 +10,9 @@ import numpy as np
 from hp_sdk.bundle import InputSpec
 from hp_sdk.errors import ConfigError
 from hp_sdk.image import Pixels
+from hp_sdk.windows import canvas_hw
+
+LARGEST_SCALE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,8 @@ class Geometry:
 
     The photo fills rows 0..content_h and columns 0..content_w; the rest is padding.  Pixel
     centres lie at .5, so source column x is at (x + 0.5) * scale_x - 0.5 in the network's input.
+    Where the photo is larger than the input, `network_hw` is that of a canvas which windows of the
+    input's size cover.
     """
 
     source_hw: tuple[int, int]
@@ -36,22 +41,24 @@ class Geometry:
 def fit(image: Pixels, spec: InputSpec, *, content_scale: float = 1.0) -> tuple[Pixels, Geometry]:
     """The network's input (1, h, w, 3) uint8 RGB for a photo (H, W, 3), and the way back.
 
-    "letterbox" keeps the aspect ratio and pads right and below; "stretch" fills the input.
+    "letterbox" keeps the aspect ratio and pads right and below; "stretch" fills the input;
+    "shortest-side" keeps the aspect ratio and covers it.  Where the photo exceeds the input, the
+    answer is a canvas that windows of the input's size cover (`hp_sdk.windows`).
     Shrinking averages the covered area (INTER_AREA), enlarging interpolates linearly; both with
     pixel centres at one half.  A photo that already fits is passed on without a copy.
 
     Args:
         image: photo (H, W, 3) uint8 RGB, C-contiguous.
         spec: size, resize policy and padding of the bundle.
-        content_scale: part of the input's sides that the photo may fill, above 0 up to 1.
+        content_scale: size of the photo, times what the policy says; above 0, up to 4.
 
     Raises:
-        ConfigError: `content_scale` is outside (0, 1].
+        ConfigError: `content_scale` is outside (0, 4].
     """
     geometry = plan(image.shape[:2], spec, content_scale=content_scale)
     if geometry.source_hw == geometry.content_hw == geometry.network_hw:
         return image[np.newaxis], geometry
-    canvas = np.empty((1, *spec.size_hw, 3), np.uint8)
+    canvas = np.empty((1, *geometry.network_hw, 3), np.uint8)
     height, width = geometry.content_hw
     canvas[0, height:] = spec.pad_value
     canvas[0, :height, width:] = spec.pad_value
@@ -61,16 +68,36 @@ def fit(image: Pixels, spec: InputSpec, *, content_scale: float = 1.0) -> tuple[
 
 def plan(source_hw: tuple[int, ...], spec: InputSpec, *, content_scale: float = 1.0) -> Geometry:
     """Where a photo of this size will lie; see `fit`."""
-    if not 0 < content_scale <= 1:
-        raise ConfigError(f"content scale is {content_scale}; allowed is above 0, up to 1")
-    scale_yx = [content_scale * net / own for net, own in zip(spec.size_hw, source_hw, strict=True)]
-    if spec.resize == "letterbox":
-        scale_yx = [min(scale_yx)] * 2
+    if not 0 < content_scale <= LARGEST_SCALE:
+        raise ConfigError(
+            f"content scale is {content_scale}; allowed is above 0, up to {LARGEST_SCALE:g}"
+        )
+    scale_yx = _SCALES[spec.resize](spec, (source_hw[0], source_hw[1]))
     height, width = (
-        min(net, max(1, round(own * scale)))
-        for own, scale, net in zip(source_hw, scale_yx, spec.size_hw, strict=True)
+        max(1, round(content_scale * own * scale))
+        for own, scale in zip(source_hw, scale_yx, strict=True)
     )
-    return Geometry((source_hw[0], source_hw[1]), spec.size_hw, (height, width))
+    network_hw = canvas_hw((height, width), spec)
+    return Geometry((source_hw[0], source_hw[1]), network_hw, (height, width))
+
+
+def _stretch(spec: InputSpec, source_hw: tuple[int, int]) -> tuple[float, float]:
+    return spec.size_hw[0] / source_hw[0], spec.size_hw[1] / source_hw[1]
+
+
+def _letterbox(spec: InputSpec, source_hw: tuple[int, int]) -> tuple[float, float]:
+    scale = min(_stretch(spec, source_hw))
+    return scale, scale
+
+
+def _shortest_side(spec: InputSpec, source_hw: tuple[int, int]) -> tuple[float, float]:
+    longest = spec.longest_px or 4 * max(spec.size_hw)
+    scale = min(max(_stretch(spec, source_hw)), longest / max(source_hw))
+    return scale, scale
+
+
+_SCALES = {"stretch": _stretch, "letterbox": _letterbox, "shortest-side": _shortest_side}
+"""Resize policy → pixels of the content per pixel of the photo, (y, x)."""
 
 
 def _resize_into(target: Pixels, image: Pixels) -> None:

@@ -10,7 +10,6 @@ from functools import partial
 from itertools import islice
 from threading import Condition
 from time import monotonic
-from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
 from hp_sdk.crew import Crew
@@ -135,12 +134,7 @@ class ParseQueue:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.close(cancel_pending=kind is not None)
 
     def _wait_for_a_place(self, timeout_s: float | None) -> None:

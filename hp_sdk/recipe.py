@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -18,8 +18,10 @@ from hp_sdk.errors import InputError, SchemaMismatch
 from hp_sdk.image import Color, Pixels, load_image
 from hp_sdk.postprocess import merged_labels, merged_labels_and_confidence
 from hp_sdk.result import Receipt, Result
+from hp_sdk.smoothing import Smoother
 from hp_sdk.sources import Item
 from hp_sdk.tta import TTA, FittedView, are_logits, fit_views, merge_views
+from hp_sdk.windows import Corner, Mosaic, corners, window_of
 
 Answer: TypeAlias = Result | dict[str, Result]
 """What one photo gives: the head's result, or one per head where heads were asked for."""
@@ -59,10 +61,10 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One photo after the network: per head its logits (V, K, h, w) and what ran."""
+    """One photo after the network: per head the logits (K, h, w) of each view, and what ran."""
 
     photo: Photo
-    logits: Mapping[str, NDArray[Any]]
+    logits: Mapping[str, Sequence[NDArray[Any]]]
     receipts: Mapping[str, Receipt]
     network_ms: float
 
@@ -74,6 +76,8 @@ class Recipe:
     bundle: Bundle
     backend: Backend
     request: Request
+    smoother: Smoother | None = None
+    """Mixes the scores of each photo with those of the one before; `run` then is for one thread."""
 
     def load_and_fit(self, source: NamedSource) -> Photo:
         """Steps one and two: the photo upright, and its views as the network takes them.
@@ -91,7 +95,7 @@ class Recipe:
         return Photo(image, views, timing | {"fit": watch.lap_ms()})
 
     def run(self, photos: Sequence[Photo]) -> list[Scored]:
-        """Step three: all photos in one batch; they share its time equally.
+        """Step three: all photos in one batch, more where they have windows; they share its time.
 
         Raises:
             SchemaMismatch: the network's output does not fit the bundle's domain.
@@ -100,18 +104,17 @@ class Recipe:
         if not photos:
             return []
         watch = _Watch()
-        heads = {name: self.bundle.heads[name] for name in self.request.heads}
-        batch = _joined([view.pixels for photo in photos for view in photo.views])
-        outputs = self.backend.run(batch, outputs=[head.output for head in heads.values()])
-        logits = {name: _checked_logits(outputs, head) for name, head in heads.items()}
-        receipts = {name: self._receipt(name) for name in heads}
-        share_ms, views = watch.lap_ms() / len(photos), self.request.tta.num_views
-        return [
+        views = [view for photo in photos for view in photo.views]
+        logits = self._ask(views)
+        receipts = {name: self._receipt(name) for name in logits}
+        share_ms, step = watch.lap_ms() / len(photos), self.request.tta.num_views
+        scored = [
             Scored(
-                photo, {k: v[first : first + views] for k, v in logits.items()}, receipts, share_ms
+                photo, {k: v[first : first + step] for k, v in logits.items()}, receipts, share_ms
             )
-            for photo, first in zip(photos, range(0, len(batch), views), strict=True)
+            for photo, first in zip(photos, range(0, len(views), step), strict=True)
         ]
+        return scored if self.smoother is None else [self._smoothed(each) for each in scored]
 
     def label(self, scored: Scored) -> Answer:
         """Steps four and five: the views of one photo merged and labelled in its own pixels."""
@@ -121,6 +124,36 @@ class Recipe:
     def parse(self, sources: Sequence[NamedSource]) -> Iterator[Answer]:
         """All steps for a few photos in one run of the network, in order."""
         return map(self.label, self.run([self.load_and_fit(source) for source in sources]))
+
+    def _ask(self, views: Sequence[FittedView]) -> dict[str, list[NDArray[Any]]]:
+        """Per head the logits (K, h, w) of every view; all views at once, or as many windows."""
+        spec, heads = self.bundle.input, {k: self.bundle.heads[k] for k in self.request.heads}
+        mosaics = {
+            name: [Mosaic(view.geometry.network_hw, spec) for view in views] for name in heads
+        }
+        wanted = [head.output for head in heads.values()]
+        for chunk in self._chunks(views):
+            inputs = [window_of(views[at].pixels, corner, spec) for at, corner in chunk]
+            outputs = self.backend.run(_joined(inputs), outputs=wanted)
+            for name, head in heads.items():
+                answers = zip(chunk, _checked_logits(outputs, head), strict=True)
+                for (at, corner), logits in answers:
+                    mosaics[name][at].add(corner, logits)
+        return {name: [mosaic.mean() for mosaic in each] for name, each in mosaics.items()}
+
+    def _chunks(self, views: Sequence[FittedView]) -> Iterator[Sequence[tuple[int, Corner]]]:
+        """Number of a view and place of a window in it, for each input of each run."""
+        spec, size = self.bundle.input, max(len(views), self.backend.facts.batch_opt)
+        windows = [
+            (at, corner)
+            for at, view in enumerate(views)
+            for corner in corners(view.geometry.network_hw, spec)
+        ]
+        return (windows[first : first + size] for first in range(0, len(windows), size))
+
+    def _smoothed(self, scored: Scored) -> Scored:
+        assert self.smoother is not None
+        return replace(scored, logits=self.smoother.smooth(scored.photo.image, scored.logits))
 
     def _result(self, name: str, scored: Scored) -> Result:
         watch = _Watch()
@@ -156,7 +189,7 @@ class Recipe:
             precision=facts.precision,
             network_hw=backend.input_hw,
             tta=str(self.request.tta),
-            notes=facts.notes,
+            notes=facts.notes if self.smoother is None else (*facts.notes, str(self.smoother)),
             model_sha256=_model_sha256(self.bundle, facts),
             preprocess_hash=preprocess_hash(self.bundle.input),
         )
@@ -171,7 +204,7 @@ def named(sources: Iterable[Any]) -> Iterator[NamedSource]:
 
 def preprocess_hash(spec: InputSpec) -> str:
     """16 hex digits that change with anything that changes the network's input."""
-    fields = {key: value for key, value in asdict(spec).items() if key not in _NOT_IN_PIXELS}
+    fields = {key: value for key, value in spec.to_dict().items() if key not in _NOT_IN_PIXELS}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -47,6 +47,8 @@ class Item:
     stem: str
     open: Callable[[], Pixels] = field(repr=False)
     time_ms: float | None = None
+    video: Path | None = None
+    """A whole video, where videos are not to be taken apart; `load` gives its first frame."""
 
     def load(self) -> Pixels:
         """The photo as (H, W, 3) uint8 RGB, upright.
@@ -69,6 +71,7 @@ class _Options:
     allow_url: bool = False
     stdin: Readable | None = None
     ignore: tuple[str, ...] = ()
+    whole_videos: bool = False
 
 
 def photo(source: Any, *, name: str = "the photo", color: Color | None = None) -> Item:
@@ -87,6 +90,7 @@ def expand(
     allow_url: bool = False,
     stdin: Readable | None = None,
     ignore: Iterable[str] = (),
+    whole_videos: bool = False,
 ) -> Iterator[Item]:
     """Every photo that `source` stands for, one by one; none is read before `Item.load`.
 
@@ -112,13 +116,20 @@ def expand(
             network: do not switch it on for names that strangers type.
         stdin: open binary file that "-" stands for; None if "-" is a name like any other.
         ignore: endings of file names that folders and patterns pass over.
+        whole_videos: make a video file one item, whose `video` is its path.
 
     Raises:
         InputError: `source` itself stands for nothing, at once; the message says what was looked
             for.
     """
-    options = _Options(color=color, allow_url=allow_url, stdin=stdin, ignore=tuple(ignore))
-    if _is_many(source):
+    options = _Options(
+        color=color,
+        allow_url=allow_url,
+        stdin=stdin,
+        ignore=tuple(ignore),
+        whole_videos=whole_videos,
+    )
+    if is_many(source):
         return _each(source, options)
     return _one(source, "the photo", options)
 
@@ -150,7 +161,8 @@ def fetch(url: str, *, timeout_s: float = URL_TIMEOUT_S, max_bytes: int = URL_BY
         raise InputError(f"{url} cannot be fetched: {reason or type(exc).__name__}") from exc
 
 
-def _is_many(source: Any) -> bool:
+def is_many(source: Any) -> bool:
+    """Whether `source` is a list or another iterable of sources, not one of them."""
     if isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Readable)):
         return False
     return isinstance(source, Iterable) and not hasattr(source, "__array__")
@@ -184,7 +196,7 @@ def _named(text: str, options: _Options) -> Iterator[Item]:
         return iter([_remote(text, options)])
     path = Path(text)
     if text and _exists(path):
-        return _folder(path, options) if path.is_dir() else _file(path)
+        return _folder(path, options) if path.is_dir() else _file(path, options)
     if glob.has_magic(text):
         return _pattern(text, options)
     raise InputError(
@@ -201,10 +213,20 @@ def _exists(path: Path) -> bool:
         raise InputError(f"cannot look for {text}: {exc.strerror or exc}") from exc
 
 
-def _file(path: Path) -> Iterator[Item]:
-    if path.suffix.lower() in VIDEOS:
-        return _frames(open_video(path), str(path), path.stem)
-    return iter([photo(path)])
+def _file(path: Path, options: _Options) -> Iterator[Item]:
+    if path.suffix.lower() not in VIDEOS:
+        return iter([photo(path)])
+    if options.whole_videos:
+        return iter([Item(str(path), path.stem, partial(_first_frame, path), video=path)])
+    return _frames(open_video(path), str(path), path.stem)
+
+
+def _first_frame(path: Path) -> Pixels:
+    with open_video(path) as video:
+        frame = video.read()
+    if frame is None:
+        raise InputError(f"{str(path)!r} holds no frame that can be decoded; get it again")
+    return frame.image
 
 
 def _folder(folder: Path, options: _Options) -> Iterator[Item]:
@@ -228,13 +250,13 @@ def _pattern(text: str, options: _Options) -> Iterator[Item]:
     if not found:
         count = f"{len(matches)} names, no photo or video" if matches else "nothing"
         raise InputError(f"{text!r} fits {count} ({_listed(PICTURES | VIDEOS)}); check the pattern")
-    return _each_file(found)
+    return _each_file(found, options)
 
 
-def _each_file(paths: list[Path]) -> Iterator[Item]:
+def _each_file(paths: list[Path], options: _Options) -> Iterator[Item]:
     for path in paths:
         try:
-            yield from _file(path)
+            yield from _file(path, options)
         except InputError as exc:
             yield _broken(str(path), path.stem, exc)
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future
-from os import PathLike
 from typing import Any
 
 from hp_sdk.crew import Crew
 from hp_sdk.errors import ConfigError, InputError
-from hp_sdk.image import Color, Readable
+from hp_sdk.image import Color
 from hp_sdk.options import OnError, checked_count, photos_per_run
 from hp_sdk.recipe import Answer, NamedSource, Photo, Recipe, named
-from hp_sdk.sources import expand
+from hp_sdk.sources import expand, is_many
 
 
 def stream(
@@ -129,7 +128,7 @@ class _Belt:
 
 def _photos_of(source: Any, color: Color | None) -> Generator[NamedSource]:
     """The elements of a list or iterator, or whatever photos a single name stands for."""
-    if _is_many(source):
+    if is_many(source):
         yield from named(source)
         return
     items = expand(source, color=color)
@@ -138,12 +137,6 @@ def _photos_of(source: Any, color: Color | None) -> Generator[NamedSource]:
     finally:
         if isinstance(items, Generator):
             items.close()  # a video is an open file
-
-
-def _is_many(source: Any) -> bool:
-    if isinstance(source, (str, bytes, bytearray, memoryview, PathLike, Mapping, Readable)):
-        return False
-    return not hasattr(source, "__array__") and isinstance(source, Iterable)
 
 
 def _without_frames(error: InputError) -> InputError:

@@ -2,15 +2,17 @@
 
 A mirrored view is answered with left and right exchanged, so its classes are swapped back by the
 domain's flip pairs before they are averaged.  All views meet in source geometry, where the merged
-answer to a mirrored photo is exactly the mirrored answer, whatever the network.
+answer to a mirrored photo is exactly the mirrored answer, whatever the network.  A view larger than
+the network's input is asked window by window (`hp_sdk.windows`).
 
-Source: Graphonomy and SCHP average logits, mmsegmentation averages probabilities.  Here
-probabilities are formed on the network's grid, so that memory does not grow with the photo.
+Sources: Graphonomy, exp/test/eval_*.py (six scales) and SCHP average logits; SCHNet,
+arXiv:2503.22237 (four scales) and mmsegmentation average probabilities.  Here probabilities are
+formed on the network's grid, so that memory does not grow with the photo.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,10 +25,16 @@ from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError
 from hp_sdk.image import Pixels
 from hp_sdk.planes import View
-from hp_sdk.preprocess import Geometry, fit
+from hp_sdk.preprocess import LARGEST_SCALE, Geometry, fit
 
 _LOGITS_FAMILIES = ("sst",)
-_SCALES = (1.0, 0.75)
+_SCALES = {
+    "": (1.0,),
+    "ms": (1.0, 0.75),
+    "graphonomy": (1.0, 0.5, 0.75, 1.25, 1.5, 1.75),
+    "schnet": (1.0, 0.75, 1.25, 1.5),
+}
+"""Name → sizes of the photo, the plain one first: a cheap set, and those of the papers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +42,17 @@ class TTA:
     """Which views of a photo are asked and how their answers are averaged."""
 
     scales: tuple[float, ...] = (1.0,)
-    """Size of the photo inside the network's fixed input, above 0 up to 1."""
+    """Sizes of the photo, times its plain one, above 0 up to 4.  The network's input is fixed:
+    below 1 the photo fills a part of it, above 1 it is read through windows."""
     flip: bool = False
     """Ask each scale a second time, mirrored."""
     average: Literal["logits", "probs"] = "logits"
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ConfigError(f"scales are {self.scales}; allowed are numbers above 0, up to 1")
+        if not self.scales or not all(0 < scale <= LARGEST_SCALE for scale in self.scales):
+            raise ConfigError(
+                f"scales are {self.scales}; allowed are numbers above 0, up to {LARGEST_SCALE:g}"
+            )
         if self.average not in ("logits", "probs"):
             raise ConfigError(f"average is {self.average!r}; allowed are 'logits' and 'probs'")
 
@@ -53,13 +64,13 @@ class TTA:
 
     @property
     def num_views(self) -> int:
-        """Network inputs per photo."""
+        """Pictures per photo: network inputs, where none is larger than one window."""
         return len(self.scales) * (1 + self.flip)
 
 
 @dataclass(frozen=True, slots=True)
 class FittedView:
-    """One network input (1, h, w, 3) uint8 RGB of a photo."""
+    """One network input (1, h, w, 3) uint8 RGB of a photo, or a larger canvas of windows."""
 
     pixels: Pixels
     geometry: Geometry
@@ -67,10 +78,12 @@ class FittedView:
 
 
 TTA_NAMES = ("none", "flip", "ms", "ms+flip")
+PAPER_NAMES = ("graphonomy", "graphonomy+flip", "schnet", "schnet+flip")
+"""What the authors did: SST's follow Graphonomy and average logits, SCHNet's probabilities."""
 
 
 def choose_tta(tta: TTA | str | None, *, family: str) -> TTA:
-    """A TTA as it is, or one by name, averaging what the family's authors average.
+    """A TTA as it is, or one by name, averaging what the family's or the set's authors average.
 
     Raises:
         ConfigError: no such name.
@@ -78,12 +91,14 @@ def choose_tta(tta: TTA | str | None, *, family: str) -> TTA:
     if isinstance(tta, TTA):
         return tta
     name = tta or "none"
-    if name not in TTA_NAMES:
-        raise ConfigError(f"no tta {name!r}; there are {', '.join(TTA_NAMES)}")
+    if name not in (*TTA_NAMES, *PAPER_NAMES):
+        raise ConfigError(f"no tta {name!r}; there are {', '.join((*TTA_NAMES, *PAPER_NAMES))}")
+    views = name.removeprefix("none").removesuffix("flip").removesuffix("+")
+    averages_logits = {"graphonomy": True, "schnet": False}.get(views, family in _LOGITS_FAMILIES)
     return TTA(
-        scales=_SCALES if name.startswith("ms") else (1.0,),
+        scales=_SCALES[views],
         flip=name.endswith("flip"),
-        average="logits" if family in _LOGITS_FAMILIES else "probs",
+        average="logits" if averages_logits else "probs",
     )
 
 
@@ -101,15 +116,16 @@ def fit_views(image: Pixels, spec: InputSpec, tta: TTA) -> list[FittedView]:
 
 def merge_views(
     fitted: Sequence[FittedView],
-    logits: NDArray[np.floating[Any]],
+    logits: Iterable[NDArray[np.floating[Any]]],
     domain: Domain,
     tta: TTA,
 ) -> list[View]:
-    """The answers (V, K, h, w) to `fitted`, ready for `merged_labels`.
+    """The answers to `fitted`, one (K, h, w) for each, ready for `merged_labels`.
 
     The classes of mirrored views are swapped back, and become probabilities if asked for.
     """
-    scores = softmax(logits) if tta.average == "probs" and len(fitted) > 1 else logits
+    as_probs = tta.average == "probs" and len(fitted) > 1
+    scores = (softmax(each[np.newaxis])[0] if as_probs else each for each in logits)
     return [
         View(plane[domain.flip_perm] if view.mirrored else plane, view.geometry, view.mirrored)
         for view, plane in zip(fitted, scores, strict=True)

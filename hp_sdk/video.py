@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,13 +10,13 @@ from dataclasses import dataclass
 from os import PathLike, fsdecode
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self, cast
 
 import cv2
 
 from hp_sdk.errors import ConfigError, InputError
 from hp_sdk.image import Pixels, looks_like
+from hp_sdk.video_header import missing_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +40,7 @@ class Video:
 
     def __init__(self, capture: cv2.VideoCapture, name: str, *, path: Path | None) -> None:
         self.name = name
+        self.path = path
         self.fps = _positive(capture.get(cv2.CAP_PROP_FPS))
         count = _positive(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if path else None
         self.count = round(count) if count else None
@@ -51,7 +50,6 @@ class Video:
         )
         self.problem: str | None = None
         self._capture = capture
-        self._path = path
         self._frames = 0
         self._time_ms = -1.0
         self._start = perf_counter()
@@ -87,12 +85,7 @@ class Video:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -100,16 +93,16 @@ class Video:
         return f"Video({self.name}, {width} x {height} px, {self.fps} fps, {self.count} frames)"
 
     def _time_of_this_frame(self) -> float:
-        if self._path is None:
+        if self.path is None:
             return 1e3 * (perf_counter() - self._start)
         time_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
         # Streams without timestamps stand still.
         return time_ms if time_ms > self._time_ms else self._time_ms + 1e3 / (self.fps or 25.0)
 
     def _why_it_ended(self) -> str | None:
-        if self._path is None:
+        if self.path is None:
             return f"{self.name} gave no more pictures after {self._frames}; is it plugged in?"
-        missing = _missing_bytes(self._path)
+        missing = missing_bytes(self.path)
         if not missing:
             return None
         frames = f"{self._frames} of about {self.count}" if self.count else f"{self._frames}"
@@ -153,29 +146,34 @@ def open_camera(number: int) -> Video:
 
 
 class VideoWriter:
-    """Writes RGB frames as an MP4 file, which appears whole at the end of the `with` block.
+    """Writes RGB frames as a video file, which appears whole at the end of the `with` block.
 
         with VideoWriter("out.mp4", fps=25) as video:
             video.write(frame)
 
-    All frames have the size of the first and the same duration.  The codec (MPEG-4 part 2) knows
-    only even sizes; a last row or column is repeated where one is missing.  An exception inside
-    the block leaves no file and an older one as it was.
+    MP4 holds MPEG-4 part 2 and AVI Motion JPEG.  Where OpenCV cannot write MP4, an AVI of the same
+    name is written and a warning logged; `path` is the file that is written and `codec` its codec.
+    All frames have the size of the first and the same duration.  The codecs know only even sizes;
+    a last row or column is repeated where one is missing.  An exception inside the block leaves no
+    file and an older one as it was.
 
     Raises:
-        ConfigError: the path does not end in .mp4, `fps` is not positive, or the folder cannot be
-            written to.
+        ConfigError: the path ends neither in .mp4 nor in .avi, `fps` is not positive, or the
+            folder cannot be written to.
         InputError: a frame of another size or type, a size no codec takes, or no frame at all.
     """
 
     def __init__(self, path: str | PathLike[str], *, fps: float) -> None:
         self.path = Path(fsdecode(path))
-        if self.path.suffix.lower() != ".mp4":
-            raise ConfigError(f"{str(self.path)!r} does not end in .mp4; only MP4 is written")
+        if self.path.suffix.lower() not in _CODECS:
+            raise ConfigError(
+                f"{str(self.path)!r} does not end in {' or '.join(_CODECS)}, which are written"
+            )
         if not isinstance(fps, (int, float)) or not 0 < fps < 1000:  # also false for NaN
             raise ConfigError(f"fps is {fps!r}; give frames per second, above 0 and below 1000")
         self.fps = fps
         self.frames = 0
+        self.codec = ""
         self._size_hw = (0, 0)
         self._stack = ExitStack()
         self._temporary: Path | None = None
@@ -189,7 +187,7 @@ class VideoWriter:
             )
         except OSError as exc:
             raise self._unwritable(exc.strerror or str(exc)) from exc
-        self._temporary = Path(folder) / "video.mp4"
+        self._temporary = Path(folder) / f"video{self.path.suffix.lower()}"
         return self
 
     def write(self, image: Pixels) -> None:
@@ -208,12 +206,7 @@ class VideoWriter:
         self._writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
         self.frames += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         with self._stack:
             if self._writer is not None:
                 self._writer.release()
@@ -223,20 +216,29 @@ class VideoWriter:
     def _open(self, height: int, width: int) -> cv2.VideoWriter:
         if self._temporary is None:
             raise ConfigError("the writer is not open; use it as `with VideoWriter(...) as video:`")
-        writer = cv2.VideoWriter(
-            str(self._temporary),
-            _file_api(),
-            cv2.VideoWriter.fourcc(*"mp4v"),
-            self.fps,
-            (width + width % 2, height + height % 2),
+        size = (width + width % 2, height + height % 2)
+        for suffix in dict.fromkeys([self._temporary.suffix, *_CODECS]):
+            self._temporary, self.codec = self._temporary.with_suffix(suffix), _CODECS[suffix]
+            fourcc = cv2.VideoWriter.fourcc(*self.codec)
+            writer = cv2.VideoWriter(str(self._temporary), _file_api(), fourcc, self.fps, size)
+            if writer.isOpened():
+                self._settle_on(suffix)
+                self._size_hw = (height, width)
+                return writer
+        raise InputError(
+            f"OpenCV cannot write {width} x {height} px at {self.fps} fps as "
+            f"{' or '.join(_CODECS)}; make the frames smaller"
         )
-        if not writer.isOpened():
-            raise InputError(
-                f"OpenCV cannot write {width} x {height} px at {self.fps} fps as MP4; "
-                "make the frames smaller"
+
+    def _settle_on(self, suffix: str) -> None:
+        if suffix != self.path.suffix.lower():
+            wanted, self.path = self.path, self.path.with_suffix(suffix)
+            _log.warning(
+                "OpenCV cannot write %s here; %s with codec %s is written instead",
+                wanted.name,
+                self.path.name,
+                self.codec,
             )
-        self._size_hw = (height, width)
-        return writer
 
     def _publish(self, temporary: Path) -> None:
         if not self.frames:
@@ -244,7 +246,7 @@ class VideoWriter:
         # OpenCV does not tell of a full disk.
         try:
             with open_video(temporary) as written:
-                whole = written.count == self.frames and not _missing_bytes(temporary)
+                whole = written.count == self.frames and not missing_bytes(temporary)
         except InputError:
             whole = False
         if not whole:
@@ -261,6 +263,10 @@ class VideoWriter:
         )
 
 
+_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+"""Ending → codec, the preferred one first."""
+
+
 def _positive(value: float) -> float | None:
     return value if 0 < value < 2**53 else None
 
@@ -274,63 +280,8 @@ def _file_api() -> int:
 def _why_not(file: Path, head: bytes) -> str:
     if not head:
         return "it is empty (0 bytes)"
-    missing = _missing_bytes(file)
+    missing = missing_bytes(file)
     if missing:
         return f"it is truncated (the last {missing} bytes are missing); get it again"
     what = looks_like(head)
     return "it is damaged, or of a sort OpenCV does not read" if "video" in what else what
-
-
-def _missing_bytes(path: Path) -> int:
-    """How much shorter the file is than its own header says; 0 where it does not say."""
-    with path.open("rb") as file:
-        head = file.read(8)
-        file.seek(0)
-        try:
-            said = next((length(file) for sign, length in _LENGTHS if re.match(sign, head)), 0)
-        except struct.error:
-            said = 0
-    return max(0, said - path.stat().st_size)
-
-
-def _riff_length(file: BinaryIO) -> int:
-    return 8 + struct.unpack("<4xI", file.read(8))[0]
-
-
-def _mp4_length(file: BinaryIO) -> int:
-    """Where the last of the boxes ends: each starts with its length and a name of four letters."""
-    end = 0
-    while len(head := file.read(16)) >= 8:
-        size, kind = struct.unpack_from(">I4s", head)
-        if size == 1:
-            (size,) = struct.unpack_from(">8xQ", head)
-        if size < 8 or not kind.isalpha():
-            break
-        end += size
-        file.seek(end)
-    return end
-
-
-def _matroska_length(file: BinaryIO) -> int:
-    """Where the segment ends, which is the element after the header."""
-    head = file.read(64)
-    at = 4
-    at += sum(_vint(head, at))
-    at += 4
-    width, size = _vint(head, at)
-    return 0 if size == 2 ** (7 * width) - 1 else at + width + size  # all ones: not known
-
-
-def _vint(head: bytes, at: int) -> tuple[int, int]:
-    """Width in bytes, and value, of a number whose leading zero bits tell its width."""
-    (first,) = struct.unpack_from("B", head, at)
-    width = 9 - first.bit_length()
-    digits = int.from_bytes(head[at : at + width])
-    return width, digits & (2 ** (7 * width) - 1)
-
-
-_LENGTHS = (
-    (rb"RIFF", _riff_length),
-    (rb"(?s)....(ftyp|moov|mdat|free|skip|wide)", _mp4_length),
-    (rb"\x1a\x45\xdf\xa3", _matroska_length),
-)

@@ -26,7 +26,9 @@ def shared_data() -> Path:
     """Real photos with labels, beside the checkout; never required."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("no ../shared/data beside the repository (real photos with labels)")
+        pytest.skip(
+            "real photos with labels are missing: put them into shared/data beside the repository"
+        )
     return folder
 
 
@@ -41,25 +43,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _why_not_slow(config: pytest.Config) -> str | None:
     asked_for = "slow" in str(config.getoption("markexpr"))
-    return None if asked_for else "slow test; ask for it with -m slow"
+    return None if asked_for else "a slow test was not asked for: run pytest with -m slow"
 
 
 def _why_not_gpu(config: pytest.Config) -> str | None:
     if importlib.util.find_spec("torch") is None:
-        return "needs a CUDA device; torch, which would find it, is not installed"
+        return 'torch, which finds CUDA devices, is missing: pip install "hp-sdk[torch]"'
     import torch
 
-    return None if torch.cuda.is_available() else "needs a CUDA device"
+    if torch.cuda.is_available():
+        return None
+    return "a CUDA device is missing: run on a machine with an NVIDIA GPU and a CUDA build of torch"
 
 
 def _why_not_tensorrt(config: pytest.Config) -> str | None:
     found = any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
-    return None if found else "needs TensorRT: neither tensorrt nor tensorrt_rtx is installed"
+    return None if found else 'TensorRT is missing: pip install "hp-sdk[tensorrt]"'
 
 
 def _why_not_cpp(config: pytest.Config) -> str | None:
     built = any((REPOSITORY / "cpp_bindings").glob("build*/**/libhp*"))
-    return None if built else "needs the C++ library; build it in cpp_bindings/build"
+    return None if built else "the C++ library is missing: build it in cpp_bindings/build"
 
 
 REQUIREMENTS: dict[str, Callable[[pytest.Config], str | None]] = {

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hp_sdk.backends.base import (
@@ -78,6 +79,7 @@ def open_backend(  # noqa: PLR0913 - the options of Parser.load, which users pas
     allow_fallback: bool = False,
     providers: Sequence[Any] | None = None,
     session_options: Any = None,
+    cache_dir: Path | None = None,
 ) -> Backend:
     """Open an artifact of the bundle; the caller closes it.
 
@@ -99,6 +101,7 @@ def open_backend(  # noqa: PLR0913 - the options of Parser.load, which users pas
         num_threads=num_threads,
         providers=providers,
         session_options=session_options,
+        cache_dir=cache_dir,
     )
     insists = options.device is not None or providers is not None
     refusals: list[HpError] = []

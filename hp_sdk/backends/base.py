@@ -7,13 +7,21 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hp_sdk.bundle import Artifact, Bundle, verify_artifact
-from hp_sdk.errors import BackendUnavailable, ConfigError, InputError, SchemaMismatch
+from hp_sdk.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigError,
+    DeviceOutOfMemory,
+    HpError,
+    InputError,
+    SchemaMismatch,
+)
 
 Batch: TypeAlias = NDArray[np.uint8]
 """Network inputs (N, h, w, 3) uint8 RGB."""
@@ -73,6 +81,8 @@ class BackendOptions:
     """ONNX Runtime's own list of devices; replaces `device`."""
     session_options: Any = None
     """The runtime's own options, passed on as they are."""
+    cache_dir: Path | None = None
+    """Where the runtime may keep what it compiles for this machine; None keeps nothing."""
     notes: tuple[str, ...] = ()
     """What happened before and belongs on the receipt."""
 
@@ -104,6 +114,91 @@ class FileBackend(Backend, Protocol):
     """A backend made of one file, which says which outputs the file has."""
 
     outputs: tuple[str, ...]
+
+
+class GraphBackend:
+    """What backends of one file share: batches of any size, errors of ours, an end.
+
+    A subclass sets what `FileBackend` names and `_graph` in its constructor, and says in `_run` how
+    a batch of a size that the graph takes is run.
+    """
+
+    name: str
+    provider: str
+    input_hw: tuple[int, int]
+    facts: Facts
+    outputs: tuple[str, ...]
+    title: ClassVar[str]
+    """Of the runtime, in errors."""
+    no_memory: ClassVar[tuple[str, ...]]
+    """How its errors say that memory ran out, in any case of letters."""
+    _graph: Any
+    """What the runtime made of the file; None once it is closed."""
+
+    def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> Outputs:
+        """Outputs by name for (N, h, w, 3) uint8 RGB, any N; all outputs if None are named.
+
+        Raises:
+            InputError: the batch has another type or shape.
+            DeviceOutOfMemory: the batch does not fit; a smaller `batch_size` may.
+            BackendError: the backend is closed, or the runtime failed.
+        """
+        check_batch(batch, self.input_hw)
+        graph, names = self._graph, outputs or self.outputs
+        if graph is None:
+            raise BackendError("the backend is closed; load the model again")
+        try:
+            return run_in_chunks(lambda chunk: self._run(graph, chunk, names), batch, self.facts)
+        except HpError:
+            raise
+        except Exception as exc:
+            raise self._run_error(exc, len(batch)) from exc
+
+    def close(self) -> None:
+        """Free the graph; runs in other threads finish first."""
+        self._graph = None
+
+    def _run(self, graph: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
+        raise NotImplementedError
+
+    def _reason(self, exc: Exception) -> str:
+        """The telling line of one of the runtime's errors."""
+        return first_line(exc)
+
+    def _run_error(self, exc: Exception, batch: int) -> BackendError:
+        said, reason = f"{type(exc).__name__}: {exc}".lower(), self._reason(exc)
+        if any(sign.lower() in said for sign in self.no_memory):
+            return DeviceOutOfMemory(
+                f"not enough memory for {batch} inputs at once; take a smaller batch_size "
+                f"({reason})"
+            )
+        return BackendError(f"{self.title} failed on {batch} inputs: {reason}")
+
+
+class Port(NamedTuple):
+    """One input of a graph as its runtime tells it."""
+
+    text: str
+    """For errors."""
+    is_uint8: bool
+    shape: Sequence[Any]
+    """Anything but a whole number is a side that is not fixed."""
+
+
+def network_input(path: Path, ports: Sequence[Port]) -> tuple[tuple[int, int], int | None]:
+    """(h, w) of a graph that takes photos, and its batch size if that is fixed.
+
+    Raises:
+        SchemaMismatch: it takes something else.
+    """
+    if len(ports) == 1 and len(ports[0].shape) == 4 and ports[0].is_uint8:
+        batch, height, width, channels = ports[0].shape
+        if isinstance(height, int) and isinstance(width, int) and channels == 3:
+            return (height, width), batch if isinstance(batch, int) else None
+    raise SchemaMismatch(
+        f"{str(path)!r} takes {', '.join(port.text for port in ports) or 'nothing'}; expected is "
+        "one uint8 input (N, h, w, 3); export it with hp-export"
+    )
 
 
 B = TypeVar("B", bound=FileBackend)

@@ -20,25 +20,23 @@ from hp_sdk.backends.base import (
     BackendOptions,
     Batch,
     Facts,
+    GraphBackend,
     Installed,
     Outputs,
-    check_batch,
+    Port,
     device_kind,
     facts_of_file,
     importing,
+    network_input,
     open_verified,
-    run_in_chunks,
 )
 from hp_sdk.bundle import Artifact, Bundle
 from hp_sdk.errors import (
-    BackendError,
     BackendUnavailable,
     ConfigError,
     CorruptArtifact,
-    DeviceOutOfMemory,
     HpError,
     ProviderFallback,
-    SchemaMismatch,
 )
 
 _DEVICES = {"cpu": "CPU", "GPU": "GPU", "NPU": "NPU"}
@@ -49,7 +47,6 @@ _NAMES = {"f32": "fp32", "f16": "fp16"}
 _STORED = {"fp16": "fp16-weights", "bf16": "bf16-weights"}
 """What a graph of half precision amounts to when it is computed in float32."""
 _CANNOT_CONVERT = {"OpConversionFailure", "NotImplementedFailure", "OpValidationFailure"}
-_NO_MEMORY = ("allocate", "out of memory", "bad_alloc", "CL_OUT_OF", "std::bad_array_new")
 _TELEMETRY = "openvino_telemetry"
 _importing = Lock()
 
@@ -83,7 +80,7 @@ def describe() -> Installed:
     return Installed(version=_version(openvino), listed=listed, devices=tuple(devices))
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(GraphBackend):
     """An ONNX file compiled by OpenVINO, in float32 unless another precision is asked for.
 
     Args:
@@ -102,6 +99,8 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
+    title = "OpenVINO"
+    no_memory = ("allocate", "out of memory", "bad_alloc", "CL_OUT_OF", "std::bad_array_new")
 
     def __init__(
         self, path: str | Path, options: BackendOptions | None = None, facts: Facts | None = None
@@ -113,15 +112,16 @@ class OpenVinoBackend:
             core = openvino.Core()
         device = _listed_device(core, options.device or "cpu")
         model = _read(openvino, path)
-        self._input, self.input_hw, batch = _input_of(model, path)
+        self.input_hw, batch = network_input(path, [_port(each) for each in model.inputs])
+        self._input: str = model.inputs[0].get_any_name()
         with _translated(f"OpenVINO cannot open {str(path)!r} on {device}", BackendUnavailable):
             compiled = core.compile_model(model, device, settings)
             self.provider = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
             computed = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         _check_device(device, self.provider)
         _check_precision(options.precision, computed, device)
-        self.outputs: tuple[str, ...] = tuple(o.get_any_name() for o in compiled.outputs)
-        self._compiled: Any = compiled
+        self.outputs = tuple(o.get_any_name() for o in compiled.outputs)
+        self._graph = compiled
         self._tensor: Any = openvino.Tensor
         self._idle: deque[Any] = deque()
         facts = facts_of_file(path, facts, batch)
@@ -132,43 +132,28 @@ class OpenVinoBackend:
             notes=(*facts.notes, *options.notes),
         )
 
-    def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> Outputs:
-        """Outputs by name for (N, h, w, 3) uint8 RGB, any N; all outputs if None are named.
-
-        Raises:
-            InputError: the batch has another type or shape.
-            DeviceOutOfMemory: the batch does not fit; a smaller `batch_size` may.
-            BackendError: the backend is closed, or OpenVINO failed.
-        """
-        check_batch(batch, self.input_hw)
-        compiled = self._compiled
-        if compiled is None:
-            raise BackendError("the backend is closed; load the model again")
-        names = outputs or self.outputs
-        try:
-            return run_in_chunks(lambda chunk: self._run(compiled, chunk, names), batch, self.facts)
-        except Exception as exc:
-            raise _run_error(exc, len(batch)) from exc
-
     def close(self) -> None:
-        """Free the model; runs in other threads finish first."""
-        self._compiled = None
+        """Free the graph; runs in other threads finish first."""
+        super().close()
         self._idle.clear()
 
-    def _run(self, compiled: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
+    def _run(self, graph: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
         """One request serves one thread at a time; as many are kept as threads have met here."""
         try:
             request = self._idle.pop()
         except IndexError:
-            request = compiled.create_infer_request()
+            request = graph.create_infer_request()
         pixels = np.ascontiguousarray(chunk)  # lent to the request until it has run
         request.set_tensor(self._input, self._tensor(pixels, shared_memory=True))
         request.infer()
         # The request writes over its outputs in its next run.
         answer = {name: request.get_tensor(name).data.copy() for name in names}
-        if self._compiled is not None:
+        if self._graph is not None:
             self._idle.append(request)
         return answer
+
+    def _reason(self, exc: Exception) -> str:
+        return _reason(exc)
 
 
 def _runtime() -> ModuleType:
@@ -215,6 +200,8 @@ def _settings(options: BackendOptions) -> dict[str, Any]:
     }
     if options.num_threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.num_threads
+    if options.cache_dir is not None:
+        settings["CACHE_DIR"] = str(options.cache_dir / "openvino")
     return settings | dict(own)
 
 
@@ -256,26 +243,10 @@ def _unreadable(path: Path, reason: str) -> CorruptArtifact:
     )
 
 
-def _input_of(model: Any, path: Path) -> tuple[str, tuple[int, int], int | None]:
-    """Name, (h, w) and the batch size if it is fixed."""
-    ports = model.inputs
-    dims = list(ports[0].partial_shape) if len(ports) == 1 else []
-    sides: list[int] = [dim.get_length() if dim.is_static else 0 for dim in dims]
-    if (
-        len(sides) != 4
-        or ports[0].element_type.to_string() != "u8"
-        or 0 in sides[1:]
-        or sides[3] != 3
-    ):
-        given = ", ".join(
-            f"{port.get_any_name()} {port.element_type.to_string()} {port.partial_shape}"
-            for port in ports
-        )
-        raise SchemaMismatch(
-            f"{str(path)!r} takes {given}; expected is one uint8 input (N, h, w, 3); export it "
-            "with hp-export"
-        )
-    return ports[0].get_any_name(), (sides[1], sides[2]), sides[0] or None
+def _port(given: Any) -> Port:
+    kind: str = given.element_type.to_string()
+    shape = [side.get_length() if side.is_static else None for side in given.partial_shape]
+    return Port(f"{given.get_any_name()} {kind} {given.partial_shape}", kind == "u8", shape)
 
 
 def _check_device(device: str, provider: str) -> None:
@@ -309,17 +280,6 @@ def _translated(what: str, error: type[HpError]) -> Iterator[None]:
         yield
     except Exception as exc:
         raise error(f"{what}: {_reason(exc)}") from exc
-
-
-def _run_error(exc: Exception, batch: int) -> HpError:
-    if isinstance(exc, HpError):
-        return exc
-    reason = _reason(exc)
-    if any(sign.lower() in str(exc).lower() for sign in _NO_MEMORY):
-        return DeviceOutOfMemory(
-            f"not enough memory for {batch} inputs at once; take a smaller batch_size ({reason})"
-        )
-    return BackendError(f"OpenVINO failed on {batch} inputs: {reason}")
 
 
 def _reason(exc: Exception) -> str:

@@ -17,26 +17,24 @@ from hp_sdk.backends.base import (
     BackendOptions,
     Batch,
     Facts,
+    GraphBackend,
     Installed,
     Outputs,
-    check_batch,
+    Port,
     device_kind,
     facts_of_file,
     first_line,
     importing,
+    network_input,
     open_verified,
-    run_in_chunks,
 )
 from hp_sdk.bundle import Artifact, Bundle
 from hp_sdk.errors import (
-    BackendError,
     BackendUnavailable,
     ConfigError,
     CorruptArtifact,
-    DeviceOutOfMemory,
     HpError,
     ProviderFallback,
-    SchemaMismatch,
 )
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -44,7 +42,6 @@ _DEVICES = {"cpu": _CPU, "cuda": _CUDA}
 _INSTALL = 'pip install "hp-sdk[cpu]", or "hp-sdk[gpu]" for NVIDIA'
 _DAMAGED = {"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel"}
 _UNREADABLE = "Load model from"  # how other errors begin when the file, not the device, is bad
-_NO_MEMORY = ("allocate memory", "out of memory", "bad allocation", "CUDA_ERROR_OUT_OF_MEMORY")
 _WARNINGS, _ERRORS, _NOTHING = 2, 3, 4  # severities from which ONNX Runtime logs
 
 
@@ -75,7 +72,7 @@ def describe() -> Installed:
     return Installed(version=ort.__version__, listed=listed, devices=devices)
 
 
-class OrtBackend:
+class OrtBackend(GraphBackend):
     """An ONNX file in an ONNX Runtime session.
 
     Args:
@@ -92,6 +89,8 @@ class OrtBackend:
     """
 
     name = "onnxruntime"
+    title = "ONNX Runtime"
+    no_memory = ("allocate memory", "out of memory", "bad allocation", "CUDA_ERROR_OUT_OF_MEMORY")
 
     def __init__(
         self, path: str | Path, options: BackendOptions | None = None, facts: Facts | None = None
@@ -99,38 +98,17 @@ class OrtBackend:
         path, options = Path(path), options or BackendOptions()
         ort = _runtime()
         session = _open_session(ort, path, _wanted_providers(options), options)
-        self._session: Any = session
-        self.provider: str = session.get_providers()[0]
-        self.outputs: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
-        self._input, self.input_hw, batch = _input_of(session, path)
+        self._graph = session
+        self.provider = session.get_providers()[0]
+        self.outputs = tuple(o.name for o in session.get_outputs())
+        inputs = session.get_inputs()
+        self.input_hw, batch = network_input(path, [_port(each) for each in inputs])
+        self._input: str = inputs[0].name
         facts = facts_of_file(path, facts, batch)
         self.facts = replace(facts, version=ort.__version__, notes=(*facts.notes, *options.notes))
 
-    def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> Outputs:
-        """Outputs by name for (N, h, w, 3) uint8 RGB, any N; all outputs if None are named.
-
-        Raises:
-            InputError: the batch has another type or shape.
-            DeviceOutOfMemory: the batch does not fit; a smaller `batch_size` may.
-            BackendError: the backend is closed, or the session failed.
-        """
-        check_batch(batch, self.input_hw)
-        session = self._session
-        if session is None:
-            raise BackendError("the backend is closed; load the model again")
-        names = list(outputs or self.outputs)
-
-        def run_session(chunk: Batch) -> Outputs:
-            return dict(zip(names, session.run(names, {self._input: chunk}), strict=True))
-
-        try:
-            return run_in_chunks(run_session, batch, self.facts)
-        except Exception as exc:
-            raise _run_error(exc, len(batch)) from exc
-
-    def close(self) -> None:
-        """Free the session; runs in other threads finish first."""
-        self._session = None
+    def _run(self, graph: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
+        return dict(zip(names, graph.run(list(names), {self._input: chunk}), strict=True))
 
 
 def _runtime() -> ModuleType:
@@ -224,23 +202,9 @@ def _session_options(ort: ModuleType, options: BackendOptions) -> Any:
     return session_options
 
 
-def _input_of(session: Any, path: Path) -> tuple[str, tuple[int, int], int | None]:
-    """Name, (h, w) and the batch size if it is fixed."""
-    inputs = session.get_inputs()
-    shape = inputs[0].shape if len(inputs) == 1 else []
-    if (
-        len(shape) != 4
-        or inputs[0].type != "tensor(uint8)"
-        or not all(isinstance(side, int) for side in shape[1:])
-        or shape[3] != 3
-    ):
-        given = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
-        raise SchemaMismatch(
-            f"{str(path)!r} takes {given}; expected is one uint8 input (N, h, w, 3); export it "
-            "with hp-export"
-        )
-    batch = shape[0] if isinstance(shape[0], int) else None
-    return inputs[0].name, (shape[1], shape[2]), batch
+def _port(given: Any) -> Port:
+    text = f"{given.name} {given.type} {given.shape}"
+    return Port(text, given.type == "tensor(uint8)", given.shape)
 
 
 def _open_error(exc: Exception, path: Path, providers: list[str]) -> HpError:
@@ -252,14 +216,3 @@ def _open_error(exc: Exception, path: Path, providers: list[str]) -> HpError:
     return BackendUnavailable(
         f"ONNX Runtime cannot open {str(path)!r} on {', '.join(providers)}: {reason}"
     )
-
-
-def _run_error(exc: Exception, batch: int) -> HpError:
-    if isinstance(exc, HpError):
-        return exc
-    reason = first_line(exc)
-    if any(sign.lower() in str(exc).lower() for sign in _NO_MEMORY):
-        return DeviceOutOfMemory(
-            f"not enough memory for {batch} inputs at once; take a smaller batch_size ({reason})"
-        )
-    return BackendError(f"ONNX Runtime failed on {batch} inputs: {reason}")

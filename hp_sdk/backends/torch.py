@@ -27,23 +27,22 @@ from hp_sdk.backends.base import (
     BackendOptions,
     Batch,
     Facts,
+    GraphBackend,
     Installed,
     Outputs,
-    check_batch,
+    Port,
     device_kind,
     facts_of_file,
     first_line,
     importing,
+    network_input,
     open_verified,
-    run_in_chunks,
 )
 from hp_sdk.bundle import Artifact, Bundle
 from hp_sdk.errors import (
-    BackendError,
     BackendUnavailable,
     ConfigError,
     CorruptArtifact,
-    DeviceOutOfMemory,
     EngineIncompatible,
     HpError,
     SchemaMismatch,
@@ -92,7 +91,7 @@ def describe() -> Installed:
     return Installed(version=torch.__version__, listed=devices, devices=devices)
 
 
-class TorchBackend:
+class TorchBackend(GraphBackend):
     """An exported program on one device.
 
     Args:
@@ -111,6 +110,8 @@ class TorchBackend:
     """
 
     name = "torch"
+    title = "torch"
+    no_memory = ("OutOfMemoryError", "allocate memory")
 
     def __init__(
         self,
@@ -124,41 +125,19 @@ class TorchBackend:
         torch = _runtime()
         self.provider = _existing_device(torch, options.device or "cpu")
         program = _load(torch, path)
-        self.input_hw, batch = _input_of(program, path)
-        self.outputs: tuple[str, ...] = _output_names(program, outputs, path)
-        self._call: Any = _moved(torch, program, self.provider, path)
+        self.input_hw, batch = network_input(path, _ports(program))
+        self.outputs = _output_names(program, outputs, path)
+        self._graph = _moved(torch, program, self.provider, path)
         self._torch = torch
         facts = facts_of_file(path, facts, batch)
         notes = (*facts.notes, *options.notes, *_set_threads(torch, options.num_threads))
         self.facts = replace(facts, version=torch.__version__, notes=notes)
 
-    def run(self, batch: Batch, *, outputs: Sequence[str] | None = None) -> Outputs:
-        """Outputs by name for (N, h, w, 3) uint8 RGB, any N; all outputs if None are named.
-
-        Raises:
-            InputError: the batch has another type or shape.
-            DeviceOutOfMemory: the batch does not fit; a smaller `batch_size` may.
-            BackendError: the backend is closed, or the program failed.
-        """
-        check_batch(batch, self.input_hw)
-        call = self._call
-        if call is None:
-            raise BackendError("the backend is closed; load the model again")
-        names = outputs or self.outputs
-        try:
-            return run_in_chunks(lambda chunk: self._run(call, chunk, names), batch, self.facts)
-        except Exception as exc:
-            raise _run_error(exc, len(batch)) from exc
-
-    def close(self) -> None:
-        """Free the program; runs in other threads finish first."""
-        self._call = None
-
-    def _run(self, call: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
+    def _run(self, graph: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
         with self._torch.inference_mode():
             # A copy, because torch warns of arrays that cannot be written to.
             pixels = self._torch.from_numpy(np.array(chunk, order="C")).to(self.provider)
-            answer = call(pixels)
+            answer = graph(pixels)
             tensors = answer if isinstance(answer, (tuple, list)) else (answer,)
             named = dict(zip(self.outputs, tensors, strict=True))
             return {name: _to_numpy(named[name]) for name in names}
@@ -258,28 +237,15 @@ def _withheld(logger: str) -> Iterator[list[BaseException]]:
         logging.getLogger(logger).removeFilter(withhold)
 
 
-def _input_of(program: Any, path: Path) -> tuple[tuple[int, int], int | None]:
-    """(h, w) and the batch size if it is fixed."""
+def _ports(program: Any) -> list[Port]:
     names = program.graph_signature.user_inputs
-    nodes = [node for node in program.graph.nodes if node.name in names]
-    given = [getattr(node.meta.get("val"), "shape", ()) for node in nodes]
-    types = [str(getattr(node.meta.get("val"), "dtype", "?")) for node in nodes]
-    shape = given[0] if len(given) == 1 else ()
-    if (
-        len(shape) != 4
-        or types != ["torch.uint8"]
-        or not all(isinstance(side, int) for side in shape[1:])
-        or shape[3] != 3
-    ):
-        told = ", ".join(
-            f"{dtype} {tuple(shape)}" for dtype, shape in zip(types, given, strict=True)
-        )
-        raise SchemaMismatch(
-            f"{str(path)!r} takes {told}; expected is one uint8 input (N, h, w, 3); export it "
-            "with hp-export"
-        )
-    batch = shape[0] if isinstance(shape[0], int) else None
-    return (shape[1], shape[2]), batch
+    given = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
+    kinds = [str(getattr(each, "dtype", "?")) for each in given]
+    shapes = [tuple(getattr(each, "shape", ())) for each in given]
+    return [
+        Port(f"{kind} {shape}", kind == "torch.uint8", shape)
+        for kind, shape in zip(kinds, shapes, strict=True)
+    ]
 
 
 def _output_names(program: Any, outputs: Sequence[str], path: Path) -> tuple[str, ...]:
@@ -312,14 +278,3 @@ def _set_threads(torch: ModuleType, num_threads: int | None) -> tuple[str, ...]:
 
 def _to_numpy(tensor: Any) -> NDArray[Any]:
     return (tensor if str(tensor.dtype) in _NUMPY_HAS else tensor.float()).cpu().numpy()
-
-
-def _run_error(exc: Exception, batch: int) -> HpError:
-    if isinstance(exc, HpError):
-        return exc
-    reason = first_line(exc)
-    if type(exc).__name__ == "OutOfMemoryError" or "allocate memory" in reason:
-        return DeviceOutOfMemory(
-            f"not enough memory for {batch} inputs at once; take a smaller batch_size ({reason})"
-        )
-    return BackendError(f"torch failed on {batch} inputs: {reason}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hp_sdk.bench.report import Report, Row
 from hp_sdk.bench.table import number
+from hp_sdk.overlay import encode_png
 
 Canvas: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, at `_SCALE` times the final size."""
@@ -63,8 +64,7 @@ class Axis:
 
 def latency_png(report: Report) -> bytes:
     """The picture as the content of a PNG file."""
-    picture = draw_latencies(report)
-    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return encode_png(draw_latencies(report))
 
 
 def draw_latencies(report: Report) -> Canvas:

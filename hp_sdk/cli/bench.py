@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hp_sdk.bench.compare import TOLERANCE, read_base
-from hp_sdk.bench.measure import Progress, silent
 from hp_sdk.bench.plot import latency_png
 from hp_sdk.bench.report import Report
 from hp_sdk.bench.session import Against, benchmark
 from hp_sdk.bench.setting import Options
 from hp_sdk.bench.table import report_lines
 from hp_sdk.cli import new_parser, run_command
+from hp_sdk.cli.progress import status_line
 from hp_sdk.errors import ConfigError, VerificationFailed
 from hp_sdk.files import write_bytes
 
 _DEFAULTS = Options(model="")
-_CLEAR = "\r\x1b[K"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,8 +93,12 @@ def _bench(options: argparse.Namespace) -> None:
     against = None
     if options.compare is not None:
         against = Against(read_base(options.compare), options.tolerance, options.force)
-    with _progress() as progress:
-        report = benchmark(_asked(options), against=against, progress=progress)
+    with status_line() as show:
+        report = benchmark(
+            _asked(options),
+            against=against,
+            progress=lambda what, share: show(f"{what} {100 * share:.0f} %"),
+        )
     print("\n".join(report_lines(report)), flush=True)
     if options.json is not None:
         text = json.dumps(report.to_dict(), ensure_ascii=False)
@@ -158,22 +159,6 @@ def _refuse_unwritable(path: Path | None) -> None:
         raise ConfigError(
             f"cannot write {str(path)!r}: {exc.strerror or exc}; choose a folder you may write to"
         ) from exc
-
-
-@contextmanager
-def _progress() -> Generator[Progress]:
-    """A line on the terminal that is written over again and again; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield silent
-        return
-
-    def tell(what: str, share: float) -> None:
-        print(f"{_CLEAR}{what} {100 * share:.0f} %", end="", file=sys.stderr, flush=True)
-
-    try:
-        yield tell
-    finally:
-        print(_CLEAR, end="", file=sys.stderr, flush=True)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hp_sdk.bundle import Bundle, manifest_dict, read_bundle, verify_files
 from hp_sdk.cli import new_parser, run_command
+from hp_sdk.files import sha256_of
 from hp_sdk.models import add_model, find_bundle, list_models, remove_model
 
 
@@ -64,7 +65,7 @@ def _show(options: argparse.Namespace) -> None:
         return
     print(f"{bundle.name} {bundle.version}  family {bundle.family}  license {bundle.license}")
     height, width = bundle.input.size_hw
-    print(f"input  {height} x {width}, {bundle.input.resize}")
+    print(f"input  {height} x {width}, {bundle.input.resize}{_windows_text(bundle)}")
     _print_heads(bundle)
     for artifact in bundle.artifacts:
         print(
@@ -74,6 +75,13 @@ def _show(options: argparse.Namespace) -> None:
     for key, value in bundle.card.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         print(f"card   {key}: {text}")
+
+
+def _windows_text(bundle: Bundle) -> str:
+    if bundle.input.resize != "shortest-side":
+        return ""
+    down, right = bundle.input.window_stride_hw
+    return f", read through windows {down} x {right} apart"
 
 
 def _print_heads(bundle: Bundle) -> None:
@@ -87,7 +95,8 @@ def _path(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     folder, _ = find_bundle(options.name)
-    verify_files(read_bundle(folder))
+    for path in verify_files(read_bundle(folder)):
+        print(f"{path.relative_to(folder)}  sha256 {sha256_of(path)}")
     print(f"{folder}: every file is as the manifest says")
 
 

@@ -1,4 +1,4 @@
-"""hp-parse: photos in; label maps, overlays and JSON out."""
+"""hp-parse: photos and videos in; label maps, overlays and JSON out."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-
-import cv2
+from time import monotonic
 
 from hp_sdk.cli import SOME_FAILED, new_parser, report, run_command
+from hp_sdk.cli.progress import progress_text, status_line
 from hp_sdk.errors import ConfigError, InputError
 from hp_sdk.files import write_bytes
+from hp_sdk.film import Film, parse_video
 from hp_sdk.image import Pixels
+from hp_sdk.overlay import encode_png
 from hp_sdk.parser import Parser
 from hp_sdk.result import Result
+from hp_sdk.smoothing import Smoother
 from hp_sdk.sources import STDIN, Item, expand
+from hp_sdk.tta import PAPER_NAMES, TTA_NAMES
 
-_OURS = (".labels.png", ".overlay.png")
+_OURS = (".labels.png", ".overlay.png", ".overlay.mp4", ".overlay.avi")
 _NAME = "hp-parse"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of hp-parse."""
-    parser = new_parser(_NAME, "Find body parts and clothes in photos, pixel for pixel.")
+    parser = new_parser(_NAME, "Find body parts and clothes in photos and videos, pixel by pixel.")
     add = parser.add_argument
     add(
-        "source", nargs="+", metavar="SOURCE", help="photo, folder, pattern in quotes, or - (stdin)"
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="photo, video, folder, pattern in quotes, or - (stdin)",
     )
     add("--model", default="cihp", help="name of a model or head, or a bundle's folder (cihp)")
     add("--domain", metavar="HEAD", help="head to answer, where the bundle has several")
@@ -41,7 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="KINDS",
         help="some of labels,overlay,json (all three)",
     )
-    add("--tta", default="none", help="none, flip, ms or ms+flip: slower, a little better (none)")
+    names = ", ".join((*TTA_NAMES, *PAPER_NAMES))
+    add("--tta", default="none", help=f"{names}: slower, a little better (none)")
+    add(
+        "--smooth",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of a video's scores so far in those of each frame, 0 to below 1 (0)",
+    )
     add("--backend", default="auto", help="auto, onnxruntime, openvino or torch (auto)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:0, GPU or NPU (auto)")
     add("--batch-size", type=int, metavar="N", help="photos at once (the bundle's own number)")
@@ -50,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(options: argparse.Namespace) -> int:
+    Smoother(options.smooth)  # a wrong share should cost no loading
     made = _prepare_folder(options.output)
     tried = failed = 0
     try:
@@ -61,10 +77,10 @@ def _parse(options: argparse.Namespace) -> int:
             batch_size="auto" if options.batch_size is None else options.batch_size,
             allow_fallback=options.allow_fallback,
         ) as parser:
-            domains = [options.domain or parser.head]
             for batch in _batches(_items(options.source), parser.batch_size):
-                tried += len(batch)
-                failed += _parse_batch(parser, batch, domains, options)
+                parse = _parse_film if batch[0].video else _parse_batch
+                counted, bad = parse(parser, batch, options)
+                tried, failed = tried + counted, failed + bad
     finally:
         _forget(made)
     if failed < tried:
@@ -72,10 +88,46 @@ def _parse(options: argparse.Namespace) -> int:
     return InputError.exit_code
 
 
+def _parse_film(
+    parser: Parser, items: Sequence[Item], options: argparse.Namespace
+) -> tuple[int, int]:
+    """Parse and write one video; its frames, and how many failed: a missing rest counts as one."""
+    (item,) = items
+    start = monotonic()
+    with status_line() as show:
+        try:
+            film = parse_video(
+                parser,
+                item.video or item.name,
+                options.output,
+                stem=item.stem,
+                save=options.save,
+                head=options.domain,
+                smooth=options.smooth,
+                tell=lambda done, total: show(
+                    progress_text(Path(item.name).name, done, total, monotonic() - start)
+                ),
+            )
+        except (InputError, ConfigError) as exc:
+            report(_NAME, str(exc))
+            return 1, 1
+    if film.problem:
+        report(_NAME, film.problem)
+    _print_film(item, film, monotonic() - start)
+    return film.frames + bool(film.problem), int(bool(film.problem))
+
+
+def _print_film(item: Item, film: Film, elapsed_s: float) -> None:
+    print(f"{item.name}  {film.frames} frames, {film.frames / elapsed_s:.1f} per second")
+    for kind, path in film.files.items():
+        print(f"  {kind}: {path}", flush=True)
+
+
 def _parse_batch(
-    parser: Parser, items: Sequence[Item], domains: list[str], options: argparse.Namespace
-) -> int:
-    """Parse and write a few photos; how many of them failed."""
+    parser: Parser, items: Sequence[Item], options: argparse.Namespace
+) -> tuple[int, int]:
+    """Parse and write a few photos; how many there were, and how many of them failed."""
+    domains = [options.domain or parser.head]
     loaded = [(item, image) for item in items if (image := _load(item)) is not None]
     failed = len(items) - len(loaded)
     answers = parser.predict([image for _, image in loaded], domains=domains) if loaded else []
@@ -88,7 +140,7 @@ def _parse_batch(
             failed += 1
             continue
         _print(item, result, files)
-    return failed
+    return len(items), failed
 
 
 def _load(item: Item) -> Pixels | None:
@@ -108,8 +160,7 @@ def _write_labels(result: Result, stem: Path) -> Path:
 
 
 def _write_overlay(result: Result, stem: Path) -> Path:
-    _, png = cv2.imencode(".png", cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR))
-    return write_bytes(Path(f"{stem}.overlay.png"), png.tobytes())
+    return write_bytes(Path(f"{stem}.overlay.png"), encode_png(result.overlay()))
 
 
 def _write_json(result: Result, stem: Path) -> Path:
@@ -146,7 +197,7 @@ def _items(sources: Sequence[str]) -> Iterator[Item]:
     stdin = sys.stdin.buffer if STDIN in sources else None
     seen: set[str] = set()
     taken: set[str] = set()
-    for item in expand(sources, allow_url=True, stdin=stdin, ignore=_OURS):
+    for item in expand(sources, allow_url=True, stdin=stdin, ignore=_OURS, whole_videos=True):
         if item.name in seen:
             continue
         seen.add(item.name)
@@ -158,8 +209,10 @@ def _items(sources: Sequence[str]) -> Iterator[Item]:
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while batch := list(islice(items, size)):
-        yield batch
+    """Photos that follow each other, `size` at a time; a video alone."""
+    for is_video, group in groupby(items, key=lambda item: item.video is not None):
+        while batch := list(islice(group, 1 if is_video else size)):
+            yield batch
 
 
 def _prepare_folder(folder: Path) -> list[Path]:

@@ -58,7 +58,9 @@ def tiny_onnx(*, batch: int | str = "n", dtype="UINT8", output="logits.cihp", he
 def runtime(request):
     """Name of an installed runtime that reads ONNX; found without importing it."""
     if importlib.util.find_spec(request.param) is None:
-        pytest.skip(f"needs {request.param}")
+        pytest.skip(
+            f"{TITLES[request.param]} is missing: install it with pip install {request.param}"
+        )
     return request.param
 
 

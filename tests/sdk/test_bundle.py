@@ -185,7 +185,7 @@ def test_a_newer_major_schema_is_refused_and_a_newer_minor_is_read(bundle):
         ("input.size_hw", None, r"input\.size_hw is missing"),
         ("input.size_hw", [64], r"input\.size_hw is \[64\]"),
         ("input.size_hw", [64, -1], r"input\.size_hw"),
-        ("input.resize", "shortest-side", r"input\.resize is 'shortest-side'.*letterbox"),
+        ("input.resize", "crop", r"input\.resize is 'crop'.*letterbox"),
         ("input.pad_value", 300, r"input\.pad_value is 300; allowed is 0 to 255"),
         ("input.color", "BGR", r"input\.color"),
         ("heads", {}, "heads is {}"),

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from hp_sdk import models
-from hp_sdk.bundle import Artifact, Bundle, HeadSpec, InputSpec, write_manifest
+from hp_sdk.bundle import (
+    Artifact,
+    Bundle,
+    HeadSpec,
+    InputSpec,
+    read_bundle,
+    verify_files,
+    write_manifest,
+)
 from hp_sdk.cli.models import main
 from hp_sdk.domains import load_domain
 from hp_sdk.errors import ChecksumMismatch, ConfigError, ModelNotFound
@@ -190,3 +198,76 @@ def test_a_bundle_that_cannot_be_read_is_still_listed(shipped, capsys):
     (shipped / "bundle.json").write_text("{")
     assert main(["list"]) == 0
     assert "(unreadable)" in capsys.readouterr().out
+
+
+def test_verify_tells_the_checksum_of_every_file(shipped, capsys):
+    assert main(["verify", "universal"]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == f"m.onnx  sha256 {sha256_of(shipped / 'm.onnx')}"
+    assert str(shipped) in last
+
+
+def test_a_removed_model_is_gone_at_once_and_ours_answers_again(shipped, tmp_path):
+    added = models.add_model("cihp", make_bundle(tmp_path / "own"))
+    assert models.remove_model("cihp") == added
+    assert models.find_bundle("cihp") == (shipped, "cihp")
+    assert list(added.parent.iterdir()) == []
+    with pytest.raises(ModelNotFound, match="added are: none"):
+        models.remove_model("cihp")
+
+
+def test_a_model_that_cannot_be_removed_stays_whole(tmp_path, monkeypatch):
+    added = models.add_model("mine", make_bundle(tmp_path / "own"))
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ConfigError, match=r"cannot delete .*mine.*Permission denied"):
+        models.remove_model("mine")
+    verify_files(read_bundle(added))
+    assert [path.name for path in added.parent.iterdir()] == ["mine"]
+
+
+def test_a_copy_that_breaks_off_leaves_the_older_model(tmp_path, monkeypatch):
+    added = models.add_model("mine", make_bundle(tmp_path / "one"))
+    other = make_bundle(tmp_path / "two")
+
+    def full(source, target, **options):
+        (Path(target) / "bundle.json").write_text("{")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copytree", full)
+    with pytest.raises(ConfigError, match=r"cannot copy .*two.*No space left.*HP_HOME"):
+        models.add_model("mine", other)
+    assert read_bundle(added).name == "one"
+    assert [path.name for path in added.parent.iterdir()] == ["mine"]
+
+
+def test_links_are_copied_as_what_they_lead_to(tmp_path):
+    own = make_bundle(tmp_path / "own")
+    (own / "m.onnx").rename(tmp_path / "elsewhere")
+    (own / "m.onnx").symlink_to(tmp_path / "elsewhere")
+    added = models.add_model("mine", own)
+    (tmp_path / "elsewhere").unlink()
+    verify_files(read_bundle(added))
+
+
+def test_another_root_holds_other_models(shipped, tmp_path, monkeypatch):
+    monkeypatch.setenv("HP_HOME", str(tmp_path / "other"))
+    added = models.add_model("mine", make_bundle(tmp_path / "own"))
+    monkeypatch.setenv("HP_HOME", str(tmp_path / "home"))
+    assert models.find_bundle("mine", root=tmp_path / "other") == (added, None)
+    assert models.find_bundle("cihp", root=tmp_path / "other") == (shipped, "cihp")
+    with pytest.raises(ModelNotFound, match="no model 'mine'"):
+        models.find_bundle("mine")
+    with pytest.raises(ModelNotFound, match="use mine, universal, cihp, pascal"):
+        models.find_bundle("lip", root=tmp_path / "other")
+
+
+def test_show_tells_of_windows(tmp_path, capsys):
+    own = make_bundle(tmp_path / "own")
+    manifest = (own / "bundle.json").read_text()
+    (own / "bundle.json").write_text(manifest.replace("letterbox", "shortest-side"))
+    assert main(["show", str(own)]) == 0
+    assert "64 x 64, shortest-side, read through windows 32 x 32 apart" in capsys.readouterr().out

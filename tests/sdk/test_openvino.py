@@ -23,16 +23,17 @@ PHOTO = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
 SIZE = 32
 
 needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="needs openvino"
+    importlib.util.find_spec("openvino") is None, reason="OpenVINO is missing: pip install openvino"
 )
 needs_onnxruntime = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime") is None, reason="needs onnxruntime"
+    importlib.util.find_spec("onnxruntime") is None,
+    reason="ONNX Runtime is missing: pip install onnxruntime",
 )
 
 
 def arithmetic_of(backend):
     """Precisions in which the compiled graph computes, as the graph itself says."""
-    operations = backend._compiled.get_runtime_model().get_ops()
+    operations = backend._graph.get_runtime_model().get_ops()
     return {op.get_rt_info()["runtimePrecision"].astype(str) for op in operations}
 
 
@@ -97,12 +98,30 @@ def test_openvinos_own_properties_go_before_ours():
         read_bundle(UNIVERSAL), backend="openvino", session_options={"INFERENCE_NUM_THREADS": 1}
     )
     assert isinstance(backend, OpenVinoBackend)
-    assert backend._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert backend._graph.get_property("INFERENCE_NUM_THREADS") == 1
 
     with pytest.raises(BackendUnavailable, match="NO_SUCH_THING"):
         open_backend(
             read_bundle(UNIVERSAL), backend="openvino", session_options={"NO_SUCH_THING": 1}
         )
+
+
+@needs_openvino
+def test_what_is_compiled_is_kept_where_one_says_and_answers_alike(tmp_path):
+    answers = []
+    for folder in (None, tmp_path / "cache", tmp_path / "cache"):
+        with Parser.load(
+            UNIVERSAL, backend="openvino", device="cpu", num_threads=1, cache_dir=folder
+        ) as parser:
+            answers.append(parser.predict(PHOTO).labels)
+        if folder is None:
+            assert list(tmp_path.iterdir()) == []
+
+    kept = list((tmp_path / "cache" / "openvino").iterdir())
+    assert kept
+    assert sum(path.stat().st_size for path in kept) > 2**16
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,9 @@ def test_an_unknown_kind_of_output_is_usage(photo, capsys):
 def test_a_cuda_device_that_is_not_there_is_exit_5(photo, tmp_path, capsys):
     ort = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     if "CUDAExecutionProvider" in ort.get_available_providers():
-        pytest.skip("this ONNX Runtime has CUDA")
+        pytest.skip(
+            "a machine without CUDA is missing: install onnxruntime in place of onnxruntime-gpu"
+        )
     model = make_bundle(tmp_path / "onnx", runtime="onnx").root
 
     code = main(

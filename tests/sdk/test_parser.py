@@ -18,6 +18,7 @@ from hp_sdk.errors import (
     SchemaMismatch,
     UnknownHead,
 )
+from hp_sdk.models import add_model
 from hp_sdk.testing import FAKE, FakeBackend, make_bundle, palette_oracle
 from hp_sdk.tta import TTA
 
@@ -342,12 +343,24 @@ def test_a_backend_is_closed_if_the_parser_cannot_be_made(loadable, monkeypatch)
         return opened[0]
 
     monkeypatch.setattr("hp_sdk.parser.open_backend", open_and_remember)
-    monkeypatch.setattr("hp_sdk.parser.find_bundle", lambda model: (loadable, "legs"))
+    monkeypatch.setattr("hp_sdk.parser.find_bundle", lambda model, root: (loadable, "legs"))
 
     with pytest.raises(UnknownHead):
         Parser.load(loadable)
     with pytest.raises(BackendError, match="closed"):
         opened[0].run(np.zeros((1, 64, 64, 3), np.uint8))
+
+
+def test_cache_dir_is_the_root_instead_of_hp_home(loadable, tmp_path, monkeypatch):
+    monkeypatch.setenv("HP_HOME", str(tmp_path / "other"))
+    add_model("mine", loadable)
+    monkeypatch.setenv("HP_HOME", str(tmp_path / "home"))
+
+    with Parser.load("mine", backend="fake", cache_dir=str(tmp_path / "other")) as parser:
+        assert parser.predict(picture_of(person())).parts == ["dress", "hair"]
+    with pytest.raises(ModelNotFound, match="mine"):
+        Parser.load("mine", backend="fake")
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_real_network_runs_behind_the_parser(tmp_path):

@@ -132,6 +132,29 @@ def test_a_class_that_cannot_win_is_never_resized():
     assert bottom - top == right - left < 160
 
 
+def test_a_class_far_behind_is_not_resized_for_the_confidence_either():
+    logits = np.zeros((3, 16, 16), np.float32)
+    logits[1] = -5
+    logits[2] = -40
+    geometry = Geometry((640, 640), (64, 64), (64, 64))
+
+    assert [k for k, _ in Planes([View(logits, geometry)]).contenders(15)] == [0, 1]
+    _, confidence = labels_and_confidence(logits, geometry)
+    assert (confidence == round(255 / (1 + np.exp(-5)))).all()
+
+
+def test_the_confidence_needs_less_than_four_planes():
+    geometry = Geometry((600, 800), (64, 64), (48, 64))
+    logits = np.random.default_rng(0).standard_normal((30, 16, 16)).astype(np.float32)
+
+    tracemalloc.start()
+    labels_and_confidence(logits, geometry)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 3.9 * 4 * 600 * 800
+
+
 def test_the_lower_id_wins_a_tie():
     logits = np.zeros((4, 16, 16), np.float32)
     logits[0] = -1

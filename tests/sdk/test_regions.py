@@ -144,7 +144,9 @@ def test_run_lengths_do_not_depend_on_the_order_in_memory():
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("mask", [speckles(4), blobs(5), disc(), EMPTY, ~EMPTY, ~disc(4, 200)])
 def test_pycocotools_writes_and_reads_the_same(mask):
-    coco = pytest.importorskip("pycocotools.mask")
+    coco = pytest.importorskip(
+        "pycocotools.mask", reason="pycocotools is missing: pip install pycocotools"
+    )
     ours = rle_of(mask).to_coco()
     theirs = coco.encode(np.asfortranarray(mask, np.uint8))
     assert ours == {"size": list(theirs["size"]), "counts": theirs["counts"].decode()}

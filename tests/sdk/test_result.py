@@ -210,7 +210,9 @@ def test_a_confident_annotation_has_a_score(labels):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_pycocotools_reads_the_annotations(result):
-    coco = pytest.importorskip("pycocotools.mask")
+    coco = pytest.importorskip(
+        "pycocotools.mask", reason="pycocotools is missing: pip install pycocotools"
+    )
     for each, name in zip(result.to_coco(), result.parts, strict=True):
         np.testing.assert_array_equal(coco.decode(each["segmentation"]), result.mask(name))
         assert coco.toBbox(each["segmentation"]).tolist() == each["bbox"]

@@ -140,6 +140,18 @@ def test_names_stand_for_views(name, views):
     assert choose_tta(name, family="sst").num_views == views
 
 
+@pytest.mark.parametrize("family", ["sst", "schnet"])
+def test_the_papers_sets_are_what_their_authors_did_whatever_the_family(family):
+    graphonomy = choose_tta("graphonomy+flip", family=family)
+    schnet = choose_tta("schnet", family=family)
+
+    assert sorted(graphonomy.scales) == [0.5, 0.75, 1, 1.25, 1.5, 1.75]
+    assert (graphonomy.flip, graphonomy.average) == (True, "logits")
+    assert sorted(schnet.scales) == [0.75, 1, 1.25, 1.5]
+    assert (schnet.flip, schnet.average) == (False, "probs")
+    assert graphonomy.scales[0] == schnet.scales[0] == 1  # the plain view comes first
+
+
 def test_none_is_the_plain_view():
     assert choose_tta(None, family="sst") == TTA()
     assert str(TTA()) == "none"
@@ -156,7 +168,7 @@ def test_unknown_names_scales_and_averages_are_refused():
     with pytest.raises(ConfigError, match=r"'twice'.*ms"):
         choose_tta("twice", family="sst")
     with pytest.raises(ConfigError, match="scales"):
-        TTA(scales=(1.5,))
+        TTA(scales=(4.5,))
     with pytest.raises(ConfigError, match="scales"):
         TTA(scales=())
     with pytest.raises(ConfigError, match="'max'"):

@@ -2,6 +2,7 @@
 
 import logging
 import struct
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -347,9 +348,43 @@ def test_an_impossible_rate_is_refused(tmp_path, fps):
         VideoWriter(tmp_path / "out.mp4", fps=fps)
 
 
-def test_only_mp4_is_written_and_only_where_one_may(tmp_path):
-    with pytest.raises(ConfigError, match=r"\.mp4"):
-        VideoWriter(tmp_path / "out.avi", fps=5)
+class WithoutMp4:
+    """OpenCV's writer where there is no encoder for MP4."""
+
+    opencv = cv2.VideoWriter
+    fourcc = opencv.fourcc
+
+    def __call__(self, path, *arguments):
+        if path.endswith(".mp4"):
+            return SimpleNamespace(isOpened=bool)
+        return self.opencv(path, *arguments)
+
+
+def test_where_mp4_cannot_be_written_an_avi_is_and_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cv2, "VideoWriter", WithoutMp4())
+
+    with VideoWriter(tmp_path / "out.mp4", fps=5) as writer:
+        writer.write(frame_of(3))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["out.avi"]
+    assert (writer.path, writer.codec) == (tmp_path / "out.avi", "MJPG")
+    assert "cannot write out.mp4 here; out.avi" in caplog.text
+    with open_video(writer.path) as opened:
+        (frame,) = opened
+    assert near(frame.image[4:20, :12].mean((0, 1)), ORANGE)
+
+
+def test_an_avi_is_written_where_one_is_asked_for(tmp_path, caplog):
+    write_all(tmp_path / "out.avi", [frame_of(0)] * 3)
+
+    with open_video(tmp_path / "out.avi") as opened:
+        assert len(list(opened)) == 3
+    assert caplog.text == ""
+
+
+def test_only_mp4_and_avi_are_written_and_only_where_one_may(tmp_path):
+    with pytest.raises(ConfigError, match=r"\.mp4 or \.avi"):
+        VideoWriter(tmp_path / "out.mov", fps=5)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write"):
         VideoWriter(tmp_path / "file" / "out.mp4", fps=5).__enter__()
