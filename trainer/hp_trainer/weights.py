@@ -108,7 +108,7 @@ def plan_backbone(backbone: ResNet, tensors: Weights, *, kind: str = "auto") -> 
     renamed = {rename(name): tensor for name, tensor in source.items()}
     refuse_folded_statistics(renamed)
     _refuse_other_depth(backbone, renamed)
-    return _plan("backbone", layout, backbone, source, rename, f"{CLASSIFIER}|{COUNTERS}")
+    return plan_part("backbone", layout, backbone, source, rename, f"{CLASSIFIER}|{COUNTERS}")
 
 
 def import_pixel_decoder(encoder: Encoder, tensors: Weights) -> ImportReport:
@@ -127,7 +127,7 @@ def plan_pixel_decoder(encoder: Encoder, tensors: Weights) -> Plan:
         raise ModelError(
             f"there is no pixel decoder of Mask2Former in these tensors (no {PIXEL_DECODER})"
         )
-    return _plan("encoder", "mask2former", encoder, source, _encoder_name, FPN_LEVEL)
+    return plan_part("encoder", "mask2former", encoder, source, _encoder_name, FPN_LEVEL)
 
 
 def load_pretrained(net: SST, path: Path, *, trust: bool = False) -> str:
@@ -181,7 +181,7 @@ def _refuse_other_depth(backbone: ResNet, renamed: Weights) -> None:
         )
 
 
-def _plan(
+def plan_part(
     part: str,
     layout: str,
     target: nn.Module,
