@@ -91,3 +91,31 @@ def test_a_photo_smaller_than_the_crop_is_padded_with_ignored_pixels():
     )
     assert (maps["cihp"] == 5).sum() == 100
     assert (image[maps["cihp"] == 255] == 0).all()
+
+
+def test_photometric_distortion_stays_within_its_numbers_and_turns_the_hue():
+    grey, red = np.full((8, 8, 3), 100, np.uint8), np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 200
+    labels = {"cihp": np.zeros((8, 8), np.uint8)}
+    config = AugmentConfig(crop_hw=(8, 8), scale=(1.0, 1.0), flip=0.0, photometric=True)
+    levels, others = [], []
+    for seed in range(60):
+        for image, seen in ((grey, levels), (red, others)):
+            found, maps = augment((image, labels), DOMAINS, config, np.random.default_rng(seed))
+            assert np.array_equal(maps["cihp"], labels["cihp"])
+            seen.append(found[0, 0].astype(int))
+    assert all(level.min() == level.max() for level in levels)  # grey has no hue to turn
+    assert min(level[0] for level in levels) >= 0.5 * (100 - 32) - 1
+    assert max(level[0] for level in levels) <= 1.5 * (100 + 32) + 1
+    untouched = sum(level[0] == 100 for level in levels)
+    assert 5 <= untouched <= 30  # a quarter: neither brightness nor contrast
+    assert len({int(other.argmax()) for other in others}) == 1  # 18 of 180 leave red red
+    assert len({tuple(other) for other in others}) > 20
+
+
+def test_without_photometric_distortion_colours_stay():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    config = AugmentConfig(crop_hw=(8, 8), scale=(1.0, 1.0), flip=0.0)
+    labels = {"cihp": np.zeros((8, 8), np.uint8)}
+    found, _ = augment((image, labels), DOMAINS, config, np.random.default_rng(0))
+    assert np.array_equal(found, image)

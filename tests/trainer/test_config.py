@@ -1,5 +1,6 @@
 """Configurations: parsed strictly, overridden by path, wrong ones refused by key."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from hp_sdk.errors import ConfigError
 from hp_trainer.cli.train import shipped_configs
 from hp_trainer.config import load_config, parse_config
+from hp_trainer.models.schnet.schnet import PRESETS as SCHNET
+from hp_trainer.models.sst import SSTConfig
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
@@ -25,8 +28,21 @@ def test_overrides_replace_values_by_path(tmp_path: Path):
 
 def test_a_preset_is_the_base_of_the_model_settings():
     config = parse_config({"domains": ["atr"], "preset": "sst-tiny", "model": {"width": 64}})
+    assert isinstance(config.model, SSTConfig)
     assert config.model.backbone == "tiny"
     assert config.model.width == 64
+
+
+def test_a_preset_decides_the_family_of_the_model_settings():
+    prompts = {"prompt": ["a {label}", "one {label}"]}
+    model = {"ftm_tokens": 20, "sim_scale": 50, "trainable": ["sam", "clip.conv1"]}
+    values = {"domains": ["lip"], "preset": "schnet-b", "model": model, "foundation": prompts}
+    config = parse_config(values)
+    changed = replace(
+        SCHNET["schnet-b"], ftm_tokens=20, sim_scale=50.0, trainable=("sam", "clip.conv1")
+    )
+    assert config.model == changed
+    assert config.foundation.prompts == ("a {label}", "one {label}")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +56,17 @@ def test_a_preset_is_the_base_of_the_model_settings():
         ({"domains": ["cihp"], "model": {"backbone": "vgg"}}, ["vgg", "resnet50"]),
         ({"domains": ["cihp"], "model": {"encoder_strides": [8]}}, ["encoder_strides"]),
         ({"domains": ["cihp"], "train": 3}, ["train", "table"]),
+        ({"domains": ["cihp"], "train": {"resize": "crop"}}, ["train.resize", "shortest-side"]),
+        ({"domains": ["cihp"], "foundation": {}}, ["foundation", "schnet", "aux and dedicated"]),
+        (
+            {"domains": ["cihp"], "preset": "schnet-l", "aux": {"beta": 0.0}},
+            ["aux", "'schnet-l'", "schnet and foundation"],
+        ),
+        (
+            {"domains": ["cihp"], "preset": "schnet-b", "schnet": {"miou_loss": "dice"}},
+            ["schnet.miou_loss", "lovasz"],
+        ),
+        ({"domains": ["cihp"], "preset": "schnet-b", "model": {"width": 1}}, ["model.width"]),
         ({}, ["domains"]),
     ],
 )

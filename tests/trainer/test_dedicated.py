@@ -15,7 +15,7 @@ from hp_trainer.dedicated import build_teacher, teacher_pairs
 from hp_trainer.models.auxiliary.msa import predicted_regions
 from hp_trainer.models.auxiliary.mst import scr
 from hp_trainer.models.sst import PRESETS, SST
-from hp_trainer.run import load_weights
+from hp_trainer.new_model import load_weights
 from hp_trainer.training_model import SSTTraining
 
 CONFIG = AuxConfig(alpha=1.0, beta=0.5, lam=0.5)

@@ -152,6 +152,11 @@ def test_schedules_warm_up_and_come_down():
     assert learning_rate(cosine, 9, 100) == pytest.approx(1.0)
     assert learning_rate(cosine, 55, 100) == pytest.approx(0.5)
     assert learning_rate(cosine, 100, 100) == pytest.approx(0.0)
+    poly = TrainConfig(lr=1.0, schedule="poly", warmup=10, warmup_ratio=1e-3)
+    rates = [learning_rate(poly, step, 110) for step in (0, 5, 10, 60, 110, 120)]
+    assert rates == pytest.approx([1e-3, 0.5005, 1.0, 0.5, 0.0, 0.0])
+    curved = TrainConfig(lr=1.0, schedule="poly", poly_power=0.9)
+    assert learning_rate(curved, 50, 100) == pytest.approx(0.5**0.9)
 
 
 @pytest.mark.parametrize("key", ["schedule", "optimiser", "amp"])

@@ -9,9 +9,13 @@ import pytest
 from hp_trainer.checkpoint import read_checkpoint
 from hp_trainer.cli.train import main as hp_train
 from hp_trainer.cli.train import shipped_configs
+from hp_trainer.config import load_config
+from hp_trainer.models import PRESETS
+from hp_trainer.optimiser import learning_rate
 from hp_trainer.paperdolls import write_dataset
+from hp_trainer.schnet_training import SCHNetTrainConfig
 
-FOLDERS = {"pascal": "pascal", "ATR": "atr", "CIHP": "cihp"}
+FOLDERS = {"pascal": "pascal", "ATR": "atr", "CIHP": "cihp", "LIP": "lip"}
 TOY = (
     "preset=sst-tiny",
     "train.steps=2",
@@ -20,6 +24,14 @@ TOY = (
     "train.amp=off",
     "data.workers=0",
     "data.augment.crop_hw=[64, 64]",
+)
+TOY_SCHNET = (
+    "preset=schnet-tiny",
+    "foundation.sam=",
+    "foundation.clip=",
+    "foundation.merges=",
+    "schnet.random_foundation=true",
+    "data.batch=4",
 )
 FULL_AUX = {"msa", "mse", "mst"}
 
@@ -57,14 +69,15 @@ def test_it_trains_validates_and_saves(name: str, data: Path, source: Path, tmp_
     more = {
         "sst-dedicated": [f"dedicated.teacher={source}"],
         "sst-finetune": [f"train.init={source}"],
-    }.get(name, [])
+    }.get(name, TOY_SCHNET if name.startswith("schnet") else [])
     with patch.dict(os.environ, HP_DATA=str(data)):
         assert hp_train([name, *TOY, *more, "--output", str(tmp_path)]) == 0
     checkpoint = read_checkpoint(tmp_path / "last.pt")
     kinds = {key.partition(".")[0] for key in checkpoint.aux or {}}
     bare = {"sst-single", "sst-multi", "sst-finetune", "bundled", "bundled-low"}
-    assert kinds == (set() if name in bare else FULL_AUX)
-    if name != "paperdolls":  # which validates on nothing
+    full = {"fcn"} if name.startswith("schnet") else FULL_AUX
+    assert kinds == (set() if name in bare else full)
+    if name not in ("paperdolls", "schnet-small"):  # which validate on nothing
         assert (tmp_path / "best.pt").exists()
 
 
@@ -97,3 +110,27 @@ def test_a_share_of_the_data_is_chosen_by_the_seed(data: Path, tmp_path: Path):
             ["sst-single", *TOY, f"data.sets=[{entry}]", "validate=[]", "--output", str(tmp_path)]
         )
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "steps"),
+    [
+        ("schnet_lip", "lip", 60_000),
+        ("schnet_pascal", "pascal", 30_000),
+        ("schnet_cihp", "cihp", 80_000),
+    ],
+)
+def test_the_configurations_of_schnet_are_the_papers_settings(name: str, domain: str, steps: int):
+    config = load_config(shipped_configs()[name])
+    settings, augment = config.train, config.data.augment
+    assert (config.domains, config.preset) == ((domain,), "schnet-l")
+    assert config.model == PRESETS["schnet-l"]
+    assert config.schnet == SCHNetTrainConfig()
+    assert (settings.steps, settings.lr, settings.warmup) == (steps, 6e-4, 1500)
+    assert (settings.optimiser, settings.weight_decay, settings.clip) == ("adamw", 0.05, 0)
+    assert config.data.batch == 16
+    assert (augment.crop_hw, augment.scale, augment.flip) == ((480, 480), (0.5, 2.0), 0.5)
+    assert augment.photometric
+    assert (augment.keep_ratio, settings.input_hw) == (True, (480, 480))
+    rates = [learning_rate(settings, step, steps) for step in (0, 750, 1500, steps)]
+    assert rates == pytest.approx([6e-9, 3e-4, 6e-4, 0], rel=1e-4)

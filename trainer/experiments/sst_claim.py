@@ -75,16 +75,7 @@ class Bench:
 
     def run(self, name: str, seed: int, arm: Arm) -> dict[str, float]:
         """Train one arm unless it is done; returns mIoU over the classes present by domain."""
-        folder = self.checkpoint(name, seed).parent
-        scores = folder / "scores.json"
-        if not scores.exists():
-            last = folder / "last.pt"
-            train(self._config(seed, arm), folder, resume=last if last.exists() else None)
-            line = (folder / "validation.jsonl").read_text("utf-8").splitlines()[-1]
-            found = {k.partition(".")[2]: v for k, v in json.loads(line).items() if "." in k}
-            kept = {domain: entry["miou_present"] for domain, entry in found.items()}
-            write_bytes(scores, (json.dumps(kept, indent=1) + "\n").encode())
-        return json.loads(scores.read_text("utf-8"))
+        return finish(self._config(seed, arm), self.checkpoint(name, seed).parent)
 
     def checkpoint(self, name: str, seed: int) -> Path:
         """Last checkpoint of an arm."""
@@ -146,6 +137,19 @@ class Bench:
             colour=0.4,
         )
         return DataConfig(sets, augment, batch=budget.per_domain * len(arm.domains), workers=1)
+
+
+def finish(config: Config, folder: Path) -> dict[str, float]:
+    """Train, or go on, unless it is done; returns mIoU over the classes present by domain."""
+    scores = folder / "scores.json"
+    if not scores.exists():
+        last = folder / "last.pt"
+        train(config, folder, resume=last if last.exists() else None)
+        line = (folder / "validation.jsonl").read_text("utf-8").splitlines()[-1]
+        found = {k.partition(".")[2]: v for k, v in json.loads(line).items() if "." in k}
+        kept = {domain: entry["miou_present"] for domain, entry in found.items()}
+        write_bytes(scores, (json.dumps(kept, indent=1) + "\n").encode())
+    return json.loads(scores.read_text("utf-8"))
 
 
 def count_ids(path: Path) -> int:
@@ -276,7 +280,7 @@ def spread(values: Sequence[float]) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Raw)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -302,7 +306,7 @@ def main() -> None:
             print(f"seed {seed}, table {title} done", flush=True)
 
 
-class _Raw(argparse.RawDescriptionHelpFormatter):
+class Raw(argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of the description."""
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError, CorruptArtifact, ModelNotFound, SchemaMismatch
-from hp_trainer.models import build_network
+from hp_trainer.models import Network, build_network, family_of
 from hp_trainer.models.sst import MEAN, STD
 
 FORMAT, VERSION = "hp-ckpt", 1
@@ -54,9 +54,9 @@ def input_description(size_hw: tuple[int, int], resize: str = "letterbox") -> di
     }
 
 
-def describe_network(net: nn.Module) -> tuple[str, dict[str, Any]]:
+def describe_network(net: Network) -> tuple[str, dict[str, Any]]:
     """Family and plain configuration of a network built by `build_network`."""
-    return "sst", asdict(net.config)  # type: ignore[arg-type]
+    return family_of(net.config), asdict(net.config)
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -131,7 +131,7 @@ def _checkpoint(content: dict[str, Any]) -> Checkpoint:
     )
 
 
-def build_from_checkpoint(checkpoint: Checkpoint) -> nn.Module:
+def build_from_checkpoint(checkpoint: Checkpoint) -> Network:
     """The network that ships, with its weights, in eval mode."""
     network = build_network(checkpoint.family, checkpoint.config, checkpoint.domains)
     network.load_state_dict(checkpoint.model)

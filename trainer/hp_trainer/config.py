@@ -17,8 +17,17 @@ from hp_sdk.errors import ConfigError
 from hp_trainer.auxiliary import AuxConfig
 from hp_trainer.data import DataConfig
 from hp_trainer.dedicated import DedicatedConfig
-from hp_trainer.models.sst import PRESETS, SSTConfig
+from hp_trainer.foundation_config import FoundationConfig
+from hp_trainer.models import PRESETS, NetworkConfig, family_of
+from hp_trainer.models.sst import SSTConfig
 from hp_trainer.optimiser import OptimiserConfig
+from hp_trainer.schnet_training import SCHNetTrainConfig
+
+OWN_SECTIONS = {"sst": ("aux", "dedicated"), "schnet": ("schnet", "foundation")}
+"""Family → sections that configure its training and no other family's."""
+
+
+RESIZES = ("letterbox", "stretch", "shortest-side")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,16 @@ class TrainConfig(OptimiserConfig):
     """Photographs on the sheet of predictions that each validation writes; 0 writes none."""
     input_hw: tuple[int, int] = (512, 512)
     """Network input size at evaluation and export."""
+    resize: str = "letterbox"
+    """How a photograph gets into that input: `letterbox` (all of it, padded), `stretch`, or
+    `shortest-side` (it covers the input; bundles read it through windows)."""
+
+    def __post_init__(self) -> None:
+        OptimiserConfig.__post_init__(self)
+        if self.resize not in RESIZES:
+            raise ConfigError(
+                f"train.resize is {self.resize!r}; choose one of {', '.join(RESIZES)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +92,14 @@ class Config:
     domains: tuple[str, ...]
     """Built-in names or paths of domain files."""
     preset: str = "sst-r50"
-    model: SSTConfig = field(default_factory=SSTConfig)
+    model: NetworkConfig = field(default_factory=SSTConfig)
     aux: AuxConfig = field(default_factory=AuxConfig)
+    """What SST trains beside its network."""
     dedicated: DedicatedConfig = field(default_factory=DedicatedConfig)
+    schnet: SCHNetTrainConfig = field(default_factory=SCHNetTrainConfig)
+    """How SCHNet is trained."""
+    foundation: FoundationConfig = field(default_factory=FoundationConfig)
+    """Published weights of SAM and CLIP that a new SCHNet starts from."""
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     validate: tuple[EvalConfig, ...] = ()
@@ -103,14 +127,29 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
-    """Plain values → `Config`; `preset` fills `model`, whose own keys then replace it."""
+    """Plain values → `Config`; `preset` fills `model`, whose own keys then replace it.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value, or a section of the other family.
+    """
     preset = values.get("preset", "sst-r50")
     if preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
+    base = PRESETS[preset]
+    _check_sections(values, family_of(base), preset)
     plain = {key: value for key, value in values.items() if key != "model"}
     config = _build(Config, plain, "")
-    changes = _checked(SSTConfig, values.get("model", {}), "model.")
-    return replace(config, model=replace(PRESETS[preset], **changes))
+    changes = _checked(type(base), values.get("model", {}), "model.")
+    return replace(config, model=replace(base, **changes))
+
+
+def _check_sections(values: Mapping[str, Any], family: str, preset: str) -> None:
+    for other, sections in OWN_SECTIONS.items():
+        if other != family and (found := sorted(set(sections) & set(values))):
+            raise ConfigError(
+                f"{found[0]} is a section for {other}, and preset {preset!r} is of {family}, which "
+                f"has {' and '.join(OWN_SECTIONS[family])}"
+            )
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

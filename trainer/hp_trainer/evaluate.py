@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -26,7 +25,8 @@ from hp_trainer.data import data_folder
 from hp_trainer.distributed import ALONE, World, sum_over_world
 from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.metrics import IGNORED, Confusion, Scores
-from hp_trainer.models.sst import SST, normalise
+from hp_trainer.models import Network
+from hp_trainer.models.sst import normalise
 from hp_trainer.tta import PLAIN, NetworkTTA, TTAChoice, view_scores
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -61,12 +61,7 @@ class OpenedModel:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -109,7 +104,7 @@ def _open_checkpoint(
     checkpoint = read_checkpoint(path)
     tta, device = choice.for_network(checkpoint.family), torch_device(device)
     spec = input_spec({**checkpoint.input, **({"size_hw": size_hw} if size_hw else {})})
-    net: SST = build_from_checkpoint(checkpoint).to(device)  # type: ignore[assignment]
+    net = build_from_checkpoint(checkpoint).to(device)
     domains = {each.name: each for each in net.domains}
     return OpenedModel(
         network_predictor(net, domain, spec, device, tta=tta),
@@ -142,7 +137,7 @@ def _views(tta: Any) -> dict[str, Any]:
 
 
 def network_predictor(
-    net: SST, domain: str, spec: InputSpec, device: str = "cpu", *, tta: NetworkTTA = PLAIN
+    net: Network, domain: str, spec: InputSpec, device: str = "cpu", *, tta: NetworkTTA = PLAIN
 ) -> Predictor:
     """Predict with a torch network, through the same steps as the SDK.
 

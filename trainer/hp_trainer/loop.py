@@ -18,7 +18,8 @@ from hp_trainer.data import Batch, images_in, open_batches
 from hp_trainer.distributed import any_in_world, leave_world, mean_over_world
 from hp_trainer.evaluate import evaluate_list, input_spec, network_predictor
 from hp_trainer.interrupt import stop_between_steps
-from hp_trainer.models.sst import SST, normalise
+from hp_trainer.models import new_network
+from hp_trainer.models.sst import normalise
 from hp_trainer.optimiser import autocast, average, learning_rate, set_learning_rate
 from hp_trainer.run import Run, start_run
 from hp_trainer.run_log import StepLog, plot_curves
@@ -65,10 +66,9 @@ def train(config: Config, output: Path, *, resume: Path | None = None) -> Path:
 def read_batches(run: Run) -> Iterator[Batch]:
     """This process's share of every batch from the run's step on."""
     run.world.check_batch(run.config.data.batch)
-    known = [*run.domains, *(run.model.teacher.net.domains if run.model.teacher else ())]
     loader = open_batches(
         run.config.data,
-        known,
+        run.model.known_domains,
         seed=run.config.train.seed,
         start=run.step,
         part=(run.world.rank, run.world.size),
@@ -126,10 +126,11 @@ def validate(run: Run) -> dict[str, Any]:
     """
     if not run.config.validate:
         return {}
-    net = SST(run.config.model, run.domains)
+    settings = run.config.train
+    net = new_network(run.config.model, run.domains)
     net.load_state_dict(run.shipping_weights())
     net.to(run.device).eval()
-    spec = input_spec(input_description(run.config.train.input_hw))
+    spec = input_spec(input_description(settings.input_hw, settings.resize))
     results: dict[str, Any] = {"step": run.step}
     for entry in run.config.validate:
         predict = network_predictor(net, entry.domain, spec, run.device)
@@ -141,9 +142,9 @@ def validate(run: Run) -> dict[str, Any]:
                 f"step {run.step}  {name}  mIoU {scores.miou_present:.4f}  "
                 f"person IoU {scores.person_iou:.4f}"
             )
-            if run.config.train.samples:
+            if settings.samples:
                 sheet = run.output / "samples" / f"{run.step:06d}.{name}.png"
-                write_sample_sheet(sheet, predict, entry, run.config.train.samples)
+                write_sample_sheet(sheet, predict, entry, settings.samples)
     scored = [entry["miou_present"] for key, entry in results.items() if key != "step"]
     run.save_best(sum(scored) / len(scored))
     if run.world.leads:

@@ -21,6 +21,12 @@ def subsample_labels(labels: Tensor, stride: int) -> Tensor:
     return labels[:, stride // 2 :: stride, stride // 2 :: stride] if stride > 1 else labels
 
 
+def at_loss_size(logits: Tensor, labels: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Logits (N, Z, h, w) and labels (N, H, W), both at (H/stride, W/stride)."""
+    labels = subsample_labels(labels, stride)
+    return resize_logits(logits, (int(labels.shape[1]), int(labels.shape[2]))), labels
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over valid pixels. `logits` (N, Z, H, W), `labels` (N, H, W) int64."""
     total = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
@@ -71,6 +77,26 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     error, order = error.sort(1, descending=True)
     weight = _lovasz_gradient(foreground.gather(1, order))
     return (error * weight).sum(1).mean()
+
+
+def soft_iou(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - mean IoU of the probabilities, over the classes present in the batch.
+
+    `logits` (N, Z, H, W), `labels` (N, H, W) int64.
+
+    Source: Optimizing intersection-over-union in deep neural networks, ISVC 2016, Section 3.
+    """
+    valid = (labels != IGNORED).reshape(-1)
+    target = torch.where(labels != IGNORED, labels, 0).reshape(-1)  # (P,)
+    foreground = functional.one_hot(target, logits.shape[1]).T * valid  # (Z, P)
+    present = foreground.any(1)
+    if not present.any():
+        return logits.sum() * 0
+    foreground = foreground[present].to(torch.float32)
+    probability = logits.float().softmax(1).transpose(0, 1).flatten(1)[present] * valid
+    intersection = (foreground * probability).sum(1)
+    union = (foreground + probability).sum(1) - intersection
+    return 1 - (intersection / union).mean()
 
 
 def _lovasz_gradient(foreground: Tensor) -> Tensor:

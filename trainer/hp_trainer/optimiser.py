@@ -12,13 +12,18 @@ from torch import Tensor, nn
 from hp_sdk.errors import ConfigError
 
 OPTIMISERS = ("adamw", "sgd")
-SCHEDULES = ("step", "cosine")
+SCHEDULES = ("step", "cosine", "poly")
+NOT_DECAYED = (
+    ".x0", ".level_embed", ".relative_bias",
+    ".tokens", ".pos_embed", ".positional_embedding", ".rel_pos_h", ".rel_pos_w",
+)  # fmt: skip
+"""Ends of names of embeddings and tables of positions: weights that stand for themselves."""
 AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
-    """AdamW, linear warm-up, then `schedule`; the defaults are the paper's (spec §2.10)."""
+    """AdamW, linear warm-up, then `schedule`; the defaults are SST's (spec §2.10)."""
 
     lr: float = 1e-4
     backbone_lr: float = 0.1
@@ -27,9 +32,13 @@ class OptimiserConfig:
     """`adamw`, or `sgd` with momentum 0.9 as Graphonomy uses it (register A16)."""
     weight_decay: float = 0.05
     warmup: int = 0
+    warmup_ratio: float = 0.0
+    """Share of `lr` at step 0; 0 begins with `lr / warmup`."""
     schedule: str = "step"
-    """`step` (×0.1 after `decay_at` of the run, the paper's) or `cosine`."""
+    """`step` (×0.1 after `decay_at` of the run; SST), `cosine`, or `poly` (SCHNet)."""
     decay_at: float = 0.8333
+    poly_power: float = 1.0
+    """Exponent of `poly`; 1 falls on a straight line to 0."""
     clip: float = 0.01
     """Largest gradient norm; 0 does not clip."""
     ema: float = 0.0
@@ -67,8 +76,7 @@ def _groups(
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
-        embedding = name.endswith((".x0", "level_embed", "relative_bias"))
-        decays = parameter.ndim > 1 and not embedding
+        decays = parameter.ndim > 1 and not name.endswith(NOT_DECAYED)
         groups.setdefault((name.startswith("net.backbone."), decays), []).append(parameter)
     return groups
 
@@ -76,11 +84,20 @@ def _groups(
 def learning_rate(settings: OptimiserConfig, step: int, steps: int) -> float:
     """Linear warm-up, then the schedule over a run of `steps`."""
     if step < settings.warmup:
-        return settings.lr * (step + 1) / settings.warmup
+        return settings.lr * _warm(settings, step)
+    done = min(1.0, (step - settings.warmup) / max(1, steps - settings.warmup))
     if settings.schedule == "cosine":
-        done = (step - settings.warmup) / max(1, steps - settings.warmup)
-        return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if settings.schedule == "poly":
+        return settings.lr * (1 - done) ** settings.poly_power
     return settings.lr * (0.1 if step >= settings.decay_at * steps else 1.0)
+
+
+def _warm(settings: OptimiserConfig, step: int) -> float:
+    """Share of `lr` during the warm-up."""
+    if settings.warmup_ratio:
+        return settings.warmup_ratio + (1 - settings.warmup_ratio) * step / settings.warmup
+    return (step + 1) / settings.warmup
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
@@ -109,5 +126,7 @@ def average(ema: Mapping[str, Tensor], net: nn.Module, decay: float) -> None:
 
 
 def averaged(net: nn.Module) -> dict[str, Tensor]:
-    """What is averaged: weights and batch statistics, which belong together."""
-    return {key: value for key, value in net.state_dict().items() if value.is_floating_point()}
+    """What is averaged: weights that learn and batch statistics, which belong together."""
+    frozen = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
+    state = net.state_dict().items()
+    return {key: value for key, value in state if value.is_floating_point() and key not in frozen}

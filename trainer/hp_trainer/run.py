@@ -21,13 +21,10 @@ from hp_trainer.checkpoint import (
     write_checkpoint,
 )
 from hp_trainer.config import Config
-from hp_trainer.dedicated import open_teacher
 from hp_trainer.distributed import World, data_parallel, join_world, own_device
-from hp_trainer.models.sst import SST
+from hp_trainer.new_model import TrainingModel, build_model
 from hp_trainer.optimiser import averaged, build_optimiser, gradient_scaler
 from hp_trainer.run_log import write_provenance
-from hp_trainer.training_model import SSTTraining
-from hp_trainer.weights import load_pretrained
 
 
 @dataclass(slots=True)
@@ -37,7 +34,7 @@ class Run:
     config: Config
     output: Path
     domains: tuple[Domain, ...]
-    model: SSTTraining
+    model: TrainingModel
     parallel: nn.Module
     """`model`, wrapped when several processes train together."""
     ema: dict[str, Tensor]
@@ -72,13 +69,14 @@ class Run:
 
     def _checkpoint(self, train: dict[str, Any]) -> Checkpoint:
         family, network = describe_network(self.model.net)
+        settings = self.config.train
         return Checkpoint(
             family=family,
             config=network,
             domains=self.domains,
             model=self.shipping_weights(),
             aux=self.model.aux.state_dict(),
-            input=input_description(self.config.train.input_hw),
+            input=input_description(settings.input_hw, settings.resize),
             train=train,
         )
 
@@ -108,7 +106,7 @@ def start_run(config: Config, output: Path, resume: Path | None) -> Run:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     domains = tuple(load_domain(name) for name in config.domains)
-    model, notes = build_model(config, domains)
+    model, notes = build_model(config, domains, resumed=resume is not None)
     model.to(device).to(memory_format=memory_format(config, device, world))  # type: ignore[call-overload]
     torch.manual_seed(settings.seed + world.rank)  # drop-path differs between processes
     run = Run(
@@ -126,7 +124,7 @@ def start_run(config: Config, output: Path, resume: Path | None) -> Run:
     if resume:
         restore(run, read_checkpoint(resume))
     if settings.compile:
-        for part in (model.net.backbone, model.net.encoder, model.net.decoder):
+        for part in model.net.compilable():
             part.compile()
     output.mkdir(parents=True, exist_ok=True)
     if world.leads:
@@ -148,47 +146,6 @@ def memory_format(config: Config, device: str, world: World) -> torch.memory_for
     if one_image and config.train.amp != "off" and not device.startswith("cuda"):
         return torch.contiguous_format
     return torch.channels_last
-
-
-def build_model(config: Config, domains: tuple[Domain, ...]) -> tuple[SSTTraining, str]:
-    """Network, auxiliary modules and, in dedicated training, the teacher, with their weights.
-
-    Returns the model and what was taken from published weights, line by line.
-    """
-    settings, notes = config.train, ""
-    teaching = open_teacher(config.dedicated, config.aux)
-    teacher = teaching and teaching[1]
-    model = SSTTraining(SST(config.model, domains), config.aux, teacher=teacher or None)
-    if settings.pretrained:
-        notes = load_pretrained(model.net, Path(settings.pretrained), trust=settings.trust)
-    if teaching:
-        load_weights(model, teaching[0], key="dedicated.teacher")
-    if settings.init:
-        load_weights(model, read_checkpoint(Path(settings.init)))
-    return model, notes
-
-
-def load_weights(model: SSTTraining, checkpoint: Checkpoint, *, key: str = "train.init") -> None:
-    """Start from a checkpoint: everything of equal name must fit; new domains start fresh.
-
-    So a domain is added to a trained model: its head, MSA, MSE and the MST of its pairs are new,
-    all else is kept (spec §2.8).
-
-    Raises:
-        ConfigError: the checkpoint is of another network.
-    """
-    own = model.net.state_dict()
-    foreign = [k for k, v in checkpoint.model.items() if k in own and own[k].shape != v.shape]
-    missing = [k for k in own if k not in checkpoint.model and not k.startswith("heads.")]
-    if foreign or missing:
-        raise ConfigError(
-            f"{key} holds another network: {len(missing)} tensors missing, {len(foreign)} of "
-            f"another shape, first {(missing + foreign)[0]}; use the same preset and model settings"
-        )
-    model.net.load_state_dict({k: v for k, v in checkpoint.model.items() if k in own}, strict=False)
-    aux = model.aux.state_dict()
-    kept = {k: v for k, v in (checkpoint.aux or {}).items() if k in aux and aux[k].shape == v.shape}
-    model.aux.load_state_dict(kept, strict=False)
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:

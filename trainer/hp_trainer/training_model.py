@@ -25,10 +25,10 @@ from hp_trainer.dedicated import Teacher, teacher_pairs
 from hp_trainer.losses import (
     IGNORED,
     admissible_nll,
+    at_loss_size,
     cross_entropy,
     lovasz_softmax,
     mean_over_images,
-    resize_logits,
     subsample_labels,
 )
 from hp_trainer.models.auxiliary.msa import labelled_regions, predicted_regions
@@ -82,6 +82,11 @@ class SSTTraining(nn.Module):
         known = teacher.net.domains if teacher else ()
         self.aux = Auxiliary(net.config.width, trained, self.pairs, config, known)
         self._sets = _admissible_sets(self.domains) if config.partial else {}
+
+    @property
+    def known_domains(self) -> tuple[Domain, ...]:
+        """Domains whose labels a batch may hold: the network's, and those of the teacher."""
+        return (*self.net.domains, *(self.teacher.net.domains if self.teacher else ()))
 
     def forward(
         self, images: Tensor, labels: Labels, *, warm_up: bool = False
@@ -164,8 +169,7 @@ class SSTTraining(nn.Module):
         return cross_entropy(logits, target)
 
     def _at_loss_size(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        target = subsample_labels(target, self.config.loss_stride)
-        return resize_logits(logits, (int(target.shape[1]), int(target.shape[2]))), target
+        return at_loss_size(logits, target, self.config.loss_stride)
 
     def _total(self, parts: Mapping[str, Tensor]) -> Tensor:
         config = self.config

@@ -27,12 +27,12 @@ from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError
 from hp_sdk.image import Pixels
 from hp_sdk.planes import View
+from hp_sdk.preprocess import LARGEST_SCALE
 from hp_sdk.tta import TTA, choose_tta, fit_views, merge_views, softmax
 
 MULTIPLE = 32
 """Sides of network inputs are multiples of this; scaled ones are rounded up to one."""
 
-LARGEST_SCALE = 4.0
 
 _GRAPHONOMY = (1.0, 0.5, 0.75, 1.25, 1.5, 1.75)
 
@@ -99,17 +99,12 @@ class TTAChoice:
         )
 
     def for_bundle(self, family: str) -> TTA:
-        """The views of a bundle, whose input has one size: the photo can only shrink inside it.
+        """The views of a bundle, whose input has one size; larger scales are read through windows.
 
         Raises:
-            ConfigError: as above, or a scale above 1.
+            ConfigError: as above.
         """
         base = self._base(family)
-        if max(self.scales, default=1.0) > 1:
-            raise ConfigError(
-                f"scale {max(self.scales):g} needs a larger network input, but the input of a "
-                "bundle has one fixed size; use scales up to 1, or evaluate the checkpoint"
-            )
         return TTA(
             scales=self.scales or base.scales,
             flip=base.flip,

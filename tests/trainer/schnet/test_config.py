@@ -43,7 +43,7 @@ def test_the_default_reading_is_the_registers(key):
         ({"ftm_residual": "g"}, "model.ftm_residual.*fprime"),
         ({"deform": "magic"}, "model.deform.*gather"),
         ({"sim_scale": "high"}, "model.sim_scale is 'high'.*a number"),
-        ({"trainable": ("sam",)}, "model.trainable names 'sam'.*sam.patch_embed"),
+        ({"trainable": ("adapter",)}, "model.trainable names 'adapter'.*sam.patch_embed"),
         ({"sam_heads": 15}, r"model.sam_width is 1024.*model.sam_heads \(15\)"),
         ({"sam_depth": 22}, "model.sam_depth is 22.*multiple of 4"),
         ({"adapter_value_ratio": 0.3}, "model.adapter_value_ratio.*width 307"),
@@ -83,11 +83,12 @@ def test_a_preset_survives_the_plain_values_of_a_checkpoint(name):
     assert SCHNetConfig(**back) == PRESETS[name]
 
 
-def test_only_the_tiny_preset_invents_its_text_features():
+def test_only_presets_without_published_encoders_invent_their_text_features():
     sources = {name: preset.text_features for name, preset in PRESETS.items()}
     assert sources == {
         "schnet-l": "required",
         "schnet-b": "required",
+        "schnet-small": "random-orthonormal",
         "schnet-tiny": "random-orthonormal",
     }
 

@@ -7,10 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hp_sdk.cli import new_parser, run_command
 from hp_sdk.errors import ConfigError
 from hp_trainer.cli.evaluate import size_hw
+
+if TYPE_CHECKING:
+    from hp_trainer.describe import Part
 
 
 def train_parser() -> argparse.ArgumentParser:
@@ -31,7 +35,7 @@ def train_parser() -> argparse.ArgumentParser:
 def describe_parser() -> argparse.ArgumentParser:
     """Arguments of hp-train describe PRESET."""
     parser = new_parser("hp-train describe", "Parameters and multiply-accumulates of a network.")
-    parser.add_argument("preset", help="sst-r50, sst-r101, sst-compact or sst-tiny")
+    parser.add_argument("preset", help="such as sst-r50, sst-compact, schnet-l or schnet-b")
     parser.add_argument("--domains", default="cihp", help="comma-separated (default: cihp)")
     parser.add_argument("--size", type=size_hw, default=(512, 512), help="HxW (default 512x512)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -82,15 +86,19 @@ def describe_command(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([part.to_dict() for part in parts], indent=1))
         return 0
-    print(f"{'part':24} {'parameters':>12} {'GMACs':>9}")
+    print(f"{'part':24} {'parameters':>12} {'frozen':>12} {'GMACs':>9}")
     for part in parts:
-        kept = "" if part.ships else "  left behind at export"
-        print(f"{part.name:24} {part.parameters:>12,} {part.macs / 1e9:>9.2f}{kept}")
+        _print_row(part.name, [part], "" if part.ships else "  left behind at export")
     for ships, title in ((True, "ships"), (False, "left behind")):
-        chosen = [part for part in parts if part.ships is ships]
-        parameters, macs = sum(p.parameters for p in chosen), sum(p.macs for p in chosen)
-        print(f"{title:24} {parameters:>12,} {macs / 1e9:>9.2f}")
+        _print_row(title, [part for part in parts if part.ships is ships])
     return 0
+
+
+def _print_row(title: str, parts: Sequence[Part], remark: str = "") -> None:
+    parameters, frozen, macs = (
+        sum(getattr(part, key) for part in parts) for key in ("parameters", "frozen", "macs")
+    )
+    print(f"{title:24} {parameters:>12,} {frozen:>12,} {macs / 1e9:>9.2f}{remark}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -178,6 +178,14 @@ class SST(nn.Module):
         finest = self.features(image)[-1]  # (N, D, H/4, W/4)
         return {name: self.head(name)(finest) for name in heads or self.heads}
 
+    def parts(self) -> dict[str, nn.Module]:
+        """What the network consists of besides its heads, by name."""
+        return {"backbone": self.backbone, "encoder": self.encoder, "decoder": self.decoder}
+
+    def compilable(self) -> list[nn.Module]:
+        """Modules that are called as such and worth compiling."""
+        return list(self.parts().values())
+
     def head(self, name: str) -> nn.Module:
         """The 1×1 convolution of one domain.
 

@@ -20,8 +20,15 @@ from hp_trainer.models.schnet.text import SOURCES
 STAGES = 4
 """Stages of the trunk; each begins with an injector and ends with an extractor."""
 
-TRAINABLE = ("sam.patch_embed", "sam.pos_embed", "clip.conv1", "clip.positional_embedding")
-"""Parts of the two pretrained encoders that may learn."""
+TRAINABLE = (
+    "sam",
+    "sam.patch_embed",
+    "sam.pos_embed",
+    "clip",
+    "clip.conv1",
+    "clip.positional_embedding",
+)
+"""What may learn of the two encoders: parts, or all of one that was never pretrained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +229,28 @@ PRESETS: dict[str, SCHNetConfig] = {
         adapter_heads=12,
         adapter_drop_path=0.2,
         decoder_width=256,
+    ),
+    "schnet-small": SCHNetConfig(  # no published encoder is this small, so both learn
+        sam_width=192,
+        sam_depth=8,
+        sam_heads=6,
+        sam_global_blocks=(1, 3, 5, 7),
+        sam_window=4,
+        sam_native_window=4,
+        sam_grid=8,
+        clip_width=128,
+        clip_depth=4,
+        clip_heads=4,
+        clip_grid=8,
+        clip_out_blocks=(0, 1, 2, 3),
+        text_width=64,
+        text_features="random-orthonormal",
+        ftm_tokens=16,
+        adapter_heads=6,
+        adapter_stem=16,
+        adapter_drop_path=0.1,
+        decoder_width=64,
+        trainable=("sam", "clip"),
     ),
     "schnet-tiny": SCHNetConfig(
         sam_width=64,

@@ -144,7 +144,7 @@ def _fold_clip_input(network: SCHNet, _size_hw: tuple[int, int]) -> None:
 def _fold_norms(network: SCHNet, _size_hw: tuple[int, int]) -> None:
     """Into the convolution before; the adapter's last norms into the lateral after them.
 
-    The norm of the coarsest map stays: a padded 3×3 convolution reads that map.
+    A padded 3×3 convolution reads the coarsest map, so its norm stays, as a factor and a term.
     """
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Conv2d):
@@ -154,6 +154,23 @@ def _fold_norms(network: SCHNet, _size_hw: tuple[int, int]) -> None:
         conv = cast("nn.Conv2d", cast("nn.Sequential", lateral)[0])
         _absorb_before(conv, cast("_BatchNorm", network.adapter.norms[i]))
         network.adapter.norms[i] = nn.Identity()
+    network.adapter.norms[-1] = ScaleShift(cast("_BatchNorm", network.adapter.norms[-1]))
+
+
+class ScaleShift(nn.Module):
+    """A batch norm whose statistics are constants: x s + t on (N, C, h, w)."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        scale, shift = _affine(norm)
+        self.register_buffer("scale", scale.float()[:, None, None])
+        self.register_buffer("shift", shift.float()[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
 
 
 def _absorb_after(conv: nn.Conv2d, norm: _BatchNorm) -> None:

@@ -109,6 +109,13 @@ class SCHNet(nn.Module):
         present = {name: children[name] for name in names if name in children}
         return {name: part for name, part in present.items() if part.state_dict()}
 
+    def compilable(self) -> list[nn.Module]:
+        """Modules that are called as such and worth compiling."""
+        if self.sam is None:
+            assert self.clip is not None  # the configuration has one of the two
+            return [*self.clip.transformer.resblocks, self.decoder]
+        return [*self.sam.blocks, *([self.clip] if self.clip else []), self.decoder]
+
     def maps(self, image: Tensor) -> list[Tensor]:
         """Maps at 1/4, 1/8, 1/16, 1/32, each (N, width, h, w)."""
         grid_hw = self._grid(image)
