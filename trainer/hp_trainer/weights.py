@@ -189,6 +189,10 @@ def plan_part(
     rename: Callable[[str], str],
     droppable: str,
 ) -> Plan:
+    """What of `source` fills `target`, by renamed keys; nothing is copied yet.
+
+    Keys that match `droppable` and that the target lacks are left out in silence.
+    """
     own = target.state_dict()
     names = {name: rename(name) for name in source}
     dropped = [n for n in source if names[n] not in own and re.match(droppable, names[n])]
