@@ -158,12 +158,11 @@ def test_the_views_change_the_answer_of_a_checkpoint(checkpoint: str, tmp_path: 
     assert len(set(matrices)) == 3
 
 
-def test_a_bundle_cannot_be_asked_at_scales_above_one(
+def test_a_bundle_has_one_input_size_and_reads_larger_scales_through_windows(
     palette_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     data = write_list(tmp_path / "set", ATR)
-    assert run(palette_model, data, "--tta", "ms", "--scales", "1,1.5") == 2
-    assert "one fixed size" in capsys.readouterr().err
+    assert run(palette_model, data, "--tta", "ms", "--scales", "1,1.5") == 0
     assert run(palette_model, data, "--size", "96x96") == 2
     assert "--size" in capsys.readouterr().err
     assert run(palette_model, data, "--tta", "ms", "--scales", "1,0.5") == 0

@@ -65,8 +65,8 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
         "--scales",
         type=scales,
         default=(),
-        help=f"of ms: numbers such as 0.5,1,1.5, or {', '.join(SCALES)} for the papers' own; "
-        "above 1 for checkpoints only (default: those of the model's family)",
+        help=f"of ms: numbers such as 0.5,1,1.5, or {', '.join(SCALES)} for the papers' own "
+        "(default: those of the model's family)",
     )
     group.add_argument(
         "--average",
