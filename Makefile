@@ -23,13 +23,14 @@ export PIP_EXTRA_INDEX_URL
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format model clean
+.PHONY: help demo test lint format docs model clean
 
 help:
 	@echo "make demo     parse $(PHOTO) with the bundled model; writes to out/"
 	@echo "make test     lint, types, arrows, tests"
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make format   ruff format and the safe fixes"
+	@echo "make docs     the documentation, as pages in site/"
 	@echo "make model    train and export the bundled model (hours; HP_DATA names the folder of photos)"
 	@echo "make clean    remove $(VENV) and out/"
 
@@ -53,6 +54,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build
+
 # Interrupted? Call it again: each stage goes on from its last checkpoint.
 model: $(VENV)/.dev
 	@test -n "$(HP_DATA)" || { \
@@ -71,6 +75,9 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing runtime and workshop into $(VENV) (torch and friends, once) ..."
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@# classic TensorRT's bindings (3 MB, cannot run here): the names we use are compared with theirs
+	@for version in 10.16.1.11 11.4.0.106; do $(PIP) download --quiet --no-deps --dest $(VENV)/tensorrt-bindings \
+		tensorrt-cu13-bindings==$$version || true; done
 	@touch $(VENV)/.runtime $@
 
 $(BIN)/python:
