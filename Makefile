@@ -32,17 +32,20 @@ help:
 	@echo "make format   ruff format and the safe fixes"
 	@echo "make docs     the documentation, as pages in site/"
 	@echo "make model    train and export the bundled model (hours; HP_DATA names the folder of photos)"
-	@echo "make clean    remove $(VENV) and out/"
+	@echo "make clean    remove $(VENV), out/ and the C++ builds"
 
 demo: $(VENV)/.runtime
 	@$(BIN)/hp-parse "$(PHOTO)" --model cihp --output out --save labels,overlay,json
 
-# Four processes: runtimes with thread pools of their own (OpenVINO, torch, ONNX Runtime) stay apart.
+# Several processes: runtimes with thread pools of their own (OpenVINO, torch, ONNX Runtime) stay apart.
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/sdk tests/contract
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/trainer/schnet
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/trainer --ignore=tests/trainer/schnet
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/export tests/e2e
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/gpu
+	-cpp_bindings/scripts/get_headers.sh
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/cpp
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -64,7 +67,7 @@ model: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" HP_DATA="$(HP_DATA)" scripts/train_default.sh
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out cpp_bindings/build*
 
 # The environment is one: `test` adds the workshop to what `demo` installed. The stamps make a second call offline.
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python

@@ -61,14 +61,8 @@ def _why_not_tensorrt(config: pytest.Config) -> str | None:
     return None if found else 'TensorRT is missing: pip install "hp-sdk[tensorrt]"'
 
 
-def _why_not_cpp(config: pytest.Config) -> str | None:
-    built = any((REPOSITORY / "cpp_bindings").glob("build*/**/libhp*"))
-    return None if built else "the C++ library is missing: build it in cpp_bindings/build"
-
-
 REQUIREMENTS: dict[str, Callable[[pytest.Config], str | None]] = {
     "slow": _why_not_slow,
     "gpu": _why_not_gpu,
     "tensorrt": _why_not_tensorrt,
-    "cpp": _why_not_cpp,
 }
