@@ -11,6 +11,7 @@ import numpy as np
 
 from hp_sdk.backends.base import Backend, Batch, Outputs, check_batch
 from hp_sdk.errors import DeviceOutOfMemory
+from hp_sdk.gpu.pipeline import DevicePipeline
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class ElasticBackend:
         self.provider = backend.provider
         self.input_hw = backend.input_hw
         self.facts = backend.facts
+        self.pipeline: DevicePipeline | None = getattr(backend, "pipeline", None)
         self.limit: int | None = None
         self._backend = backend
         self._lock = Lock()

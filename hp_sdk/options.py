@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias, TypedDict
 
 from hp_sdk.backends.base import Backend
 from hp_sdk.bundle import Bundle
+from hp_sdk.device_recipe import recipe_for
 from hp_sdk.domains import canonical
 from hp_sdk.errors import ConfigError, UnknownHead
 from hp_sdk.image import Color
@@ -35,6 +36,7 @@ class AnswerOptions(TypedDict, total=False):
     tta: TTA | str | AsLoaded | None
     confidence: bool
     logits: bool
+    labels_device: bool
 
 
 class PredictOptions(AnswerOptions, total=False):
@@ -73,6 +75,7 @@ class RecipeBook:
         tta: TTA | str | AsLoaded | None = AS_LOADED,
         confidence: bool = False,
         logits: bool = False,
+        labels_device: bool = False,
     ) -> Recipe:
         """How to answer with these options.
 
@@ -86,9 +89,10 @@ class RecipeBook:
             color=color,
             confidence=confidence,
             logits=logits,
+            labels_device=labels_device,
             by_head=domains is not None,
         )
-        return Recipe(self.bundle, self.backend, request)
+        return recipe_for(self.bundle, self.backend, request)
 
     def _heads_of(self, domains: Sequence[str] | None) -> tuple[str, ...]:
         if domains is None:

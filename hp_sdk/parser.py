@@ -92,7 +92,7 @@ class Parser:
         Args:
             model: "cihp", "lip", "atr", "pascal" or "ccp" of the bundled model, the name of a
                 model added with hp-models, or the folder of a bundle.
-            backend: "auto", "onnxruntime", "openvino" or "torch".
+            backend: "auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino" or "torch".
             device: None or "auto", "cpu", "cuda", "cuda:0"; "GPU" or "NPU" (Intel, through
                 OpenVINO).  A device asked for by name works or raises.
             precision: "auto", a precision the bundle holds, or "bf16" where OpenVINO computes in
@@ -193,6 +193,7 @@ class Parser:
         domains: Sequence[str] | None = None,
         confidence: bool = False,
         logits: bool = False,
+        labels_device: bool = False,
         batch_size: int | None = None,
     ) -> Any:
         """Parse one photo, or a list of photos in batches.
@@ -202,12 +203,15 @@ class Parser:
 
         Args:
             source: path, bytes, open binary file, array (H, W, 3), PIL image; or a list of them.
+                With TensorRT, an array in the GPU's memory stays there.
             color: channel order of arrays, "rgb" (also if None) or "bgr".
             tta: instead of the one the parser was loaded with.
             domains: heads to answer from one pass of the network; the answer is then a dict from
                 head to `Result`.
             confidence: also give the winner's probability per pixel.
             logits: also give the network's logits (K, h/4, w/4) of the plain view.
+            labels_device: also leave the labels on the GPU, where the model runs in TensorRT; None
+                in results of photos that needed windows.
             batch_size: network inputs at once, instead of the parser's own number.
 
         Raises:
@@ -216,7 +220,12 @@ class Parser:
             BackendError: the runtime failed, or the parser is closed.
         """
         recipe = self._book.recipe(
-            domains, color=color, tta=tta, confidence=confidence, logits=logits
+            domains,
+            color=color,
+            tta=tta,
+            confidence=confidence,
+            logits=logits,
+            labels_device=labels_device,
         )
         size = photos_per_run(self._inputs_at_once(batch_size), recipe.request.tta)
         answers = [each for batch in _in_batches(source, size) for each in recipe.parse(batch)]
@@ -280,7 +289,8 @@ class Parser:
         Args:
             source: any iterable of what `predict` takes, or of `hp_sdk.sources.Item`, one answer
                 each; or a folder, pattern, video or camera as `hp_sdk.sources.expand` reads it.
-            domains: as for `predict`; so are `color`, `tta`, `confidence` and `logits`.
+            domains: as for `predict`; so are `color`, `tta`, `confidence`, `logits` and
+                `labels_device`.
             on_error: "raise" an InputError where a photo is unusable, after the answers before it;
                 or "return" it in the photo's place and go on.
             ahead: photos between source and consumer, which bounds the memory; None: two batches

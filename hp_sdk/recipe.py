@@ -38,6 +38,7 @@ class Request:
     color: Color | None = None
     confidence: bool = False
     logits: bool = False
+    labels_device: bool = False
     by_head: bool = False
     """Answer with a dict from head to result, also for one head."""
 
@@ -85,14 +86,25 @@ class Recipe:
         Raises:
             InputError: it is not a usable photo.
         """
-        watch = _Watch()
-        try:
-            image = _load(source.source, self.request.color)
-        except InputError as exc:
-            raise InputError(f"{source.name}{exc}") from exc
+        watch = Watch()
+        return self.fit(self.load(source), watch)
+
+    def fit(self, image: Pixels, watch: Watch) -> Photo:
+        """Step two; `watch` has run since before step one."""
         timing = {"load": watch.lap_ms()}
         views = fit_views(image, self.bundle.input, self.request.tta)
         return Photo(image, views, timing | {"fit": watch.lap_ms()})
+
+    def load(self, source: NamedSource) -> Pixels:
+        """Step one; the error names the photo.
+
+        Raises:
+            InputError: it is not a usable photo.
+        """
+        try:
+            return _load(source.source, self.request.color)
+        except InputError as exc:
+            raise InputError(f"{source.name}{exc}") from exc
 
     def run(self, photos: Sequence[Photo]) -> list[Scored]:
         """Step three: all photos in one batch, more where they have windows; they share its time.
@@ -103,10 +115,10 @@ class Recipe:
         """
         if not photos:
             return []
-        watch = _Watch()
+        watch = Watch()
         views = [view for photo in photos for view in photo.views]
         logits = self._ask(views)
-        receipts = {name: self._receipt(name) for name in logits}
+        receipts = {name: self.receipt(name) for name in logits}
         share_ms, step = watch.lap_ms() / len(photos), self.request.tta.num_views
         scored = [
             Scored(
@@ -156,7 +168,7 @@ class Recipe:
         return replace(scored, logits=self.smoother.smooth(scored.photo.image, scored.logits))
 
     def _result(self, name: str, scored: Scored) -> Result:
-        watch = _Watch()
+        watch = Watch()
         head, logits = self.bundle.heads[name], scored.logits[name]
         views = merge_views(scored.photo.views, logits, head.domain, self.request.tta)
         confidence = None
@@ -178,7 +190,8 @@ class Recipe:
             timing=timing | {"total": sum(timing.values())},
         )
 
-    def _receipt(self, head: str) -> Receipt:
+    def receipt(self, head: str) -> Receipt:
+        """What runs, for the result of one head."""
         backend, facts = self.backend, self.backend.facts
         return Receipt(
             model=f"{self.bundle.name} {self.bundle.version}",
@@ -210,7 +223,7 @@ def preprocess_hash(spec: InputSpec) -> str:
 
 
 @dataclass(slots=True)
-class _Watch:
+class Watch:
     """Milliseconds since the last look."""
 
     start: float = field(default_factory=perf_counter)

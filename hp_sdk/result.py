@@ -75,6 +75,9 @@ class Result:
     receipt: Receipt | None = None
     timing: Mapping[str, float] = field(default_factory=dict[str, float])
     """Milliseconds per step."""
+    labels_device: Any = None
+    """The labels in the GPU's memory as well, if asked for: readable without a copy by whatever
+    takes `__cuda_array_interface__` (torch, cupy, numba)."""
     losses: tuple[RemapLoss, ...] = ()
     """What `remap` merged or could not decide; empty for what the network answered."""
 
@@ -207,7 +210,7 @@ class Result:
         A part is mapped if the other domain knows its name or only one part there can be meant.
         The pixels of all others become undecided (the domain's ignore id, 255) rather than a guess
         or background.  `losses` tells what was merged, undecided or unmatched, and so does the
-        receipt.  The logits, which belong to the old domain, are dropped.
+        receipt.  The logits and what lies on the GPU, which belong to the old domain, are dropped.
 
         Args:
             to: a bundled domain's name, a domain file, or a `Domain`.
@@ -230,6 +233,7 @@ class Result:
             labels=way.lut[self.labels],
             domain=way.target,
             logits=None,
+            labels_device=None,
             receipt=receipt,
             losses=(*self.losses, *losses),
         )

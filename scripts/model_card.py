@@ -23,8 +23,8 @@ INTENDED = (
     "fill a good part of the picture."
 )
 LIMITS = (
-    "A small network trained from scratch, for two and a half hours on two CPU cores, on a few thousand "
-    "photographs; a start, not a finished model. Person IoU is far lower on photographs of several "
+    "A small network trained from scratch, for two and a half hours on two CPU cores, on a few "
+    "thousand photographs; a start, not a finished model. Person IoU is far lower on photographs of several "
     "people in any pose (pascal) than on one standing person (ccp), see the scores. Parts beside "
     "the figure in similar colours are taken for clothes; rare garments (glove, scarf, socks, most "
     "of the 59 ccp tags) are mostly missed. The cihp, lip and atr heads learned from labels "

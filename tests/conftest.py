@@ -47,13 +47,9 @@ def _why_not_slow(config: pytest.Config) -> str | None:
 
 
 def _why_not_gpu(config: pytest.Config) -> str | None:
-    if importlib.util.find_spec("torch") is None:
-        return 'torch, which finds CUDA devices, is missing: pip install "hp-sdk[torch]"'
-    import torch
+    from hp_sdk.gpu.driver import count_gpus
 
-    if torch.cuda.is_available():
-        return None
-    return "a CUDA device is missing: run on a machine with an NVIDIA GPU and a CUDA build of torch"
+    return None if count_gpus() else "a CUDA device is missing: run on a machine with an NVIDIA GPU"
 
 
 def _why_not_tensorrt(config: pytest.Config) -> str | None:

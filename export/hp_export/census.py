@@ -20,6 +20,10 @@ MANIFEST_KEY = "hp_sdk.bundle"
 """Key in `metadata_props` under which the manifest lies."""
 
 
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that carry the weights and nearly all of the arithmetic."""
+
+
 @dataclass(frozen=True, slots=True)
 class Census:
     """Numbers counted in the file, as opposed to what was asked for."""
@@ -32,8 +36,10 @@ class Census:
     """Operator → nodes, most frequent first."""
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    computes: Mapping[str, int]
+    """Element type → convolutions and products that compute in it."""
     precision: str
-    """fp32, fp16-weights, fp16 or int8."""
+    """fp32, fp16-weights, fp16, bf16 or int8: the lowest that computes."""
     metadata: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,6 +76,7 @@ def take_census(model: onnx.ModelProto) -> Census:
         operators=_sorted(Counter(node.op_type for node in model.graph.node)),
         inputs={value.name: _describe(value) for value in model.graph.input},
         outputs={value.name: _describe(value) for value in model.graph.output},
+        computes=_sorted(_computes(model)),
         precision=_precision(model),
         metadata={prop.key: prop.value for prop in model.metadata_props},
     )
@@ -82,6 +89,7 @@ def census_lines(census: Census) -> Iterator[str]:
         for name, text in tensors.items():
             yield f"{kind:8}{name}  {text}"
     yield "weights " + ", ".join(f"{k} {_mega(v)}" for k, v in census.weights.items())
+    yield "compute " + ", ".join(f"{k} {v}" for k, v in census.computes.items())
     yield f"nodes   {sum(census.operators.values())}: " + ", ".join(
         f"{op} {count}" for op, count in census.operators.items()
     )
@@ -105,15 +113,32 @@ def _manifest_lines(metadata: Mapping[str, str]) -> Iterator[str]:
 
 def _precision(model: onnx.ModelProto) -> str:
     """Named after what computes: weights that are cast back first are only stored in float16."""
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        return "int8"
-    half = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16}
-    if not half:
-        return "fp32"
-    consumers = {
-        node.op_type for node in model.graph.node if any(name in half for name in node.input)
-    }
-    return "fp16-weights" if consumers <= {"Cast"} else "fp16"
+    computes = _computes(model)
+    for kind, name in (("int8", "int8"), ("float16", "fp16"), ("bfloat16", "bf16")):
+        if computes[kind]:
+            return name
+    return "fp16-weights" if _weights(model)["float16"] else "fp32"
+
+
+def _computes(model: onnx.ModelProto) -> Counter[str]:
+    """Types in which the nodes with constant weights compute."""
+    constants = {t.name: t.data_type for t in model.graph.initializer}
+    make = {name: node for node in model.graph.node for name in node.output}
+
+    def kind_of(name: str) -> str | None:
+        node = make.get(name)
+        if node is not None and node.op_type == "DequantizeLinear":
+            return _type_name(constants.get(node.input[0], TensorProto.INT8))
+        if node is not None and node.op_type == "Cast" and node.input[0] in constants:
+            return _type_name(node.attribute[0].i)
+        return _type_name(constants[name]) if name in constants else None
+
+    weighted = (n for n in model.graph.node if n.op_type in WEIGHTED and len(n.input) > 1)
+    return Counter(kind for node in weighted if (kind := kind_of(node.input[1])))
+
+
+def _type_name(kind: int) -> str:
+    return np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name
 
 
 def _weights(model: onnx.ModelProto) -> Counter[str]:

@@ -1,9 +1,9 @@
 """hp-export: turn a checkpoint into a verified bundle, and look at what came out.
 
-    hp-export CHECKPOINT -o BUNDLE_DIR     export, verify, write
+    hp-export CHECKPOINT -o BUNDLE_DIR     export, verify, write (--dry-run: only say what)
     hp-export check BUNDLE                 checksums, and the golden sample on this machine
     hp-export strip CHECKPOINT -o OUT      the checkpoint without what only training needs
-    hp-export inspect FILE.onnx            what a file really holds
+    hp-export inspect FILE                 what an ONNX file or a TensorRT engine really holds
 
 Exit codes are those of `hp_sdk.cli`; 6 means that the artifact was wrong and was not written.
 """
@@ -12,16 +12,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hp_sdk.cli import new_parser, run_command
 from hp_sdk.errors import ConfigError
 from hp_sdk.files import write_bytes
 
-FORMATS = ("onnx",)
+if TYPE_CHECKING:
+    from hp_export.options import ExportOptions
+    from hp_export.tensorrt.options import EngineOptions
+    from hp_export.write import ExportReport
+    from hp_sdk.bundle import Bundle
+
+FORMATS = ("onnx", "tensorrt", "tensorrt-rtx")
 """Artifact formats that this version writes."""
 
 
@@ -39,12 +48,25 @@ def export_parser() -> argparse.ArgumentParser:
     """Arguments of `hp-export CHECKPOINT`."""
     parser = _new_parser("", "Turn a checkpoint into a verified bundle.")
     parser.epilog = "also: hp-export check BUNDLE | strip CHECKPOINT -o OUT | inspect FILE"
-    parser.add_argument("checkpoint", type=Path, help="file that hp-train wrote")
+    parser.add_argument("checkpoint", type=Path, help="of hp-train or SCHP; SegFormer's folder")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle")
     parser.add_argument("--heads", type=_names, metavar="all|A,B", help="default: all")
-    parser.add_argument("--format", type=_formats, default=FORMATS, help="onnx")
-    parser.add_argument("--precision", default="fp32", help="fp32 (default) or fp16-weights")
-    parser.add_argument("--size", type=_size, metavar="HxW", help="default: the checkpoint's")
+    parser.add_argument("--domain", metavar="NAME|FILE", help="labels of a foreign checkpoint")
+    parser.add_argument(
+        "--format", type=_formats, default=("onnx",), help="onnx (always), tensorrt, tensorrt-rtx"
+    )
+    parser.add_argument(
+        "--precision",
+        type=_words,
+        default=("fp32",),
+        help="fp32 (default), fp16, int8, fp16-weights",
+    )
+    parser.add_argument("--calib", type=Path, metavar="DIR", help="photographs, for int8")
+    parser.add_argument("--e2e", action="store_true", help="also files that answer with labels")
+    parser.add_argument(
+        "--size", type=sizes, default=(None,), metavar="HxW,...", help="default: the checkpoint's"
+    )
+    parser.add_argument("--opset", type=int, default=18, help="18 (default) or 17")
     parser.add_argument(
         "--batch", type=_batch, default=(1, 8, 16), metavar="MIN:OPT:MAX", help="default: 1:8:16"
     )
@@ -53,54 +75,134 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument("--license", default="unstated", help="licence of the weights")
     parser.add_argument("--card", type=Path, metavar="FILE.json", help="model card")
     parser.add_argument("--json", type=Path, metavar="REPORT", help="write a report")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    engines = parser.add_argument_group("engines and servers")
+    engines.add_argument(
+        "--compute-capability",
+        action="append",
+        default=[],
+        metavar="X.Y[+X.Y]",
+        help="of tensorrt-rtx, one engine each time it is given (default: one for all)",
+    )
+    engines.add_argument("--no-verify", action="store_true", help="engines of GPUs not here")
+    engines.add_argument("--defer", action="store_true", help="kits that build engines elsewhere")
+    engines.add_argument(
+        "--triton", type=Path, metavar="DIR", help="also a Triton model repository"
+    )
+    engines.add_argument("--deepstream", type=Path, metavar="DIR", help="also a DeepStream folder")
     return parser
 
 
 def export_command(options: argparse.Namespace) -> int:
     """Export, verify, write."""
-    from hp_export.write import ExportOptions, export_bundle
-    from hp_trainer.checkpoint import read_checkpoint
+    from hp_export.dry_run import plan_lines
+    from hp_export.foreign import open_checkpoint
+    from hp_export.progress import on_terminal
+    from hp_export.write import export_bundle
 
-    report = export_bundle(
-        read_checkpoint(options.checkpoint),
-        options.output,
-        ExportOptions(
-            heads=options.heads,
-            size_hw=options.size,
+    checkpoint = open_checkpoint(options.checkpoint, domain=options.domain)
+    wanted = _export_options(options)
+    if options.dry_run:
+        for line in plan_lines(checkpoint, options.output, wanted):
+            print(line)
+        return 0
+    with on_terminal("hp-export") as progress, stopped_by_sigterm():
+        report = export_bundle(checkpoint, options.output, wanted, progress=progress)
+    _print_export(report, options.output)
+    _write_report(options.json, report.to_dict())
+    _write_serving(report.bundle, options)
+    return 0
+
+
+def _write_serving(bundle: Bundle, options: argparse.Namespace) -> None:
+    from hp_export.deepstream import write_deepstream
+    from hp_export.tensorrt.kit import write_kit
+    from hp_export.triton import write_triton
+
+    for engine in _engines(options) if options.defer else ():
+        kit = options.output.with_name(f"{options.output.name}-{engine.runtime}-kit")
+        print(f"wrote {write_kit(options.output, kit, engine)}: run `python build.py` there")
+    if options.triton:
+        print(f"wrote {write_triton(bundle, options.triton)}")
+    if options.deepstream:
+        print(f"wrote {write_deepstream(bundle, options.deepstream)}")
+
+
+def _engines(options: argparse.Namespace) -> tuple[EngineOptions, ...]:
+    from hp_export.tensorrt.options import EngineOptions
+
+    return tuple(
+        EngineOptions(
+            runtime=name,
             batch=options.batch,
-            precision=options.precision,
-            name=options.name,
-            version=options.bundle_version,
-            license=options.license,
-            card=_card(options.card),
-        ),
-    )
-    for entry in report.bundle.verify:
-        print(
-            f"{entry['head']:>12}  batch {entry['batch']}  largest difference "
-            f"{entry['max_abs']:.2e}  same labels {entry['label_agreement']:.4%}"
+            compute_capabilities=tuple(options.compute_capability)
+            if name == "tensorrt-rtx"
+            else (),
         )
-    artifact = report.bundle.artifacts[0]
+        for name in options.format
+        if name != "onnx"
+    )
+
+
+def _export_options(options: argparse.Namespace) -> ExportOptions:
+    from hp_export.options import ExportOptions
+
+    size_hw, *more = options.size
+    return ExportOptions(
+        heads=options.heads,
+        size_hw=size_hw,
+        more_sizes_hw=tuple(more),
+        batch=options.batch,
+        precisions=options.precision,
+        e2e=options.e2e,
+        calib=options.calib,
+        engines=() if options.defer else _engines(options),
+        verify_engines=not options.no_verify,
+        opset=options.opset,
+        name=options.name,
+        version=options.bundle_version,
+        license=options.license,
+        card=_card(options.card),
+    )
+
+
+def _print_export(report: ExportReport, target: Path) -> None:
+    from hp_export.report import agreement_lines
+
+    for line in agreement_lines(report.bundle.verify):
+        print(line)
+    for artifact in report.bundle.artifacts:
+        if artifact.file not in report.censuses:
+            print(f"wrote {target / artifact.file}: {artifact.size_bytes / 1e6:.2f} MB, an engine")
+            continue
+        computes = report.censuses[artifact.file].computes
+        counts = ", ".join(f"{count} {kind}" for kind, count in computes.items())
+        print(
+            f"wrote {target / artifact.file}: {artifact.size_bytes / 1e6:.2f} MB, layers {counts}"
+        )
     print(
-        f"wrote {options.output}: {artifact.size_bytes / 1e6:.2f} MB {artifact.precision_found}, "
-        f"heads {', '.join(artifact.heads)}; "
+        f"wrote {target}: heads {', '.join(report.bundle.heads)}; "
         f"left behind {report.strip.left_bytes / 1e6:.2f} MB of training"
     )
-    _write_report(options.json, report.to_dict())
-    return 0
 
 
 def check_command(options: argparse.Namespace) -> int:
     """Checksums, then the golden sample."""
     from hp_export.golden import replay_golden
+    from hp_export.model_file import verify_data_files
     from hp_sdk.bundle import read_bundle, verify_files
 
     bundle = read_bundle(options.bundle)
     verify_files(bundle)
-    replay = replay_golden(bundle, backend=options.backend)
-    for head, agreement in replay.agreement.items():
-        print(f"{head:>12}  {agreement:.4%} of the golden labels")
-    print(f"{bundle.name} {bundle.version}: files intact, answers right on {replay.provider}")
+    verify_data_files(bundle)
+    providers = []
+    for precision in dict.fromkeys(a.precision_found for a in bundle.artifacts):
+        replay = replay_golden(bundle, backend=options.backend, precision=precision)
+        providers.append(replay.provider)
+        for head, agreement in replay.agreement.items():
+            print(f"{head:>12}  {agreement:.4%} of the golden labels in {precision}")
+    on = ", ".join(dict.fromkeys(providers))
+    print(f"{bundle.name} {bundle.version}: files intact, answers right on {on}")
     return 0
 
 
@@ -119,9 +221,16 @@ def strip_command(options: argparse.Namespace) -> int:
 
 
 def inspect_command(options: argparse.Namespace) -> int:
-    """Say what an ONNX file really holds."""
+    """Say what an ONNX file or an engine really holds."""
     from hp_export.census import census_lines, read_onnx, take_census
+    from hp_export.tensorrt.plan import inspect_plan, is_plan, plan_lines
 
+    if is_plan(options.file):
+        plan = inspect_plan(options.file)
+        for line in plan_lines(plan):
+            print(line)
+        _write_report(options.json, plan.to_dict())
+        return 0
     census = take_census(read_onnx(options.file))
     for line in census_lines(census):
         print(line)
@@ -145,7 +254,7 @@ def _strip_parser() -> argparse.ArgumentParser:
 
 
 def _inspect_parser() -> argparse.ArgumentParser:
-    parser = _new_parser(" inspect", "Say what an ONNX file really holds.")
+    parser = _new_parser(" inspect", "Say what an ONNX file or an engine really holds.")
     parser.add_argument("file", type=Path)
     parser.add_argument("--json", type=Path, metavar="REPORT", help="write a report")
     return parser
@@ -181,6 +290,18 @@ def _formats(text: str) -> tuple[str, ...]:
     return formats
 
 
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise argparse.ArgumentTypeError("name at least one")
+    return words
+
+
+def sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Input sizes, as `--size` takes them: 512x384, or several with commas between."""
+    return tuple(_size(word) for word in _words(text))
+
+
 def _size(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
@@ -195,6 +316,26 @@ def _batch(text: str) -> tuple[int, int, int]:
             f"{text!r} is no batch range; write MIN:OPT:MAX in ascending order, like 1:8:16"
         )
     return values[0], values[1], values[2]
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """A scheduler's SIGTERM ends the work as Ctrl-C does: temporary files go, nothing is written.
+
+    Outside the main thread signals cannot be caught, and it ends the process as ever.
+    """
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _card(path: Path | None) -> dict[str, Any]:

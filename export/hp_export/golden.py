@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from hp_export.agreement import TOLERANCES
 from hp_export.probes import figure
-from hp_export.verify import TOLERANCES, Reference
+from hp_export.verify import Reference
 from hp_sdk.backends import open_backend
 from hp_sdk.bundle import Bundle
 from hp_sdk.errors import CorruptArtifact, VerificationFailed
@@ -24,6 +26,9 @@ from hp_sdk.postprocess import label_map
 from hp_sdk.preprocess import fit
 
 FILE = "golden/golden.npz"
+GOLDEN_AGREEMENT = {name: t.label_agreement for name, t in TOLERANCES.items()} | {"int8": 0.9}
+"""Precision → part of the golden labels it must give; int8 is calibrated on photographs, and the
+golden picture is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,16 @@ class Replay:
 
     runtime: str
     provider: str
+    precision: str
     agreement: dict[str, float]
     """Head → part of pixels with the golden label."""
 
 
 def write_golden(
-    folder: Path, reference: Reference, size_hw: tuple[int, int], precision: str = "fp32"
+    folder: Path,
+    reference: Reference,
+    size_hw: tuple[int, int],
+    precisions: Sequence[str] = ("fp32",),
 ) -> dict[str, Any]:
     """Write `golden/golden.npz`: `image` (h, w, 3) and `labels.<head>` (h, w), all uint8.
 
@@ -56,7 +65,8 @@ def write_golden(
     return {
         "file": FILE,
         "sha256": sha256_of(path),
-        "tolerance_label_agreement": TOLERANCES[precision].label_agreement,
+        "tolerance_label_agreement": GOLDEN_AGREEMENT[precisions[0]],
+        "tolerances": {precision: GOLDEN_AGREEMENT[precision] for precision in precisions},
     }
 
 
@@ -80,8 +90,10 @@ def read_golden(bundle: Bundle) -> dict[str, Pixels]:
         ) from exc
 
 
-def replay_golden(bundle: Bundle, *, backend: str = "auto") -> Replay:
+def replay_golden(bundle: Bundle, *, backend: str = "auto", precision: str = "auto") -> Replay:
     """Parse the golden picture on this machine, as the product does, and compare the labels.
+
+    `precision` picks the artifact, as in `Parser.load`.
 
     Raises:
         CorruptArtifact: there is no readable golden sample.
@@ -89,7 +101,7 @@ def replay_golden(bundle: Bundle, *, backend: str = "auto") -> Replay:
     """
     arrays = read_golden(bundle)
     pixels, geometry = fit(arrays["image"], bundle.input)
-    with closing(open_backend(bundle, backend=backend)) as opened:
+    with closing(open_backend(bundle, backend=backend, precision=precision)) as opened:
         logits = opened.run(pixels)
         agreement = {
             name: _same_labels(
@@ -97,7 +109,7 @@ def replay_golden(bundle: Bundle, *, backend: str = "auto") -> Replay:
             )
             for name, head in bundle.heads.items()
         }
-        replay = Replay(opened.name, opened.provider, agreement)
+        replay = Replay(opened.name, opened.provider, opened.facts.precision, agreement)
     _judge(bundle, replay)
     return replay
 
@@ -111,7 +123,9 @@ def _same_labels(found: Pixels, golden: Pixels) -> float:
 
 
 def _judge(bundle: Bundle, replay: Replay) -> None:
-    required = float((bundle.golden or {}).get("tolerance_label_agreement", 1.0))
+    golden = bundle.golden or {}
+    fallback = golden.get("tolerance_label_agreement", 1.0)
+    required = float(golden.get("tolerances", {}).get(replay.precision, fallback))
     head, agreement = min(replay.agreement.items(), key=lambda item: item[1])
     if agreement < required:
         raise VerificationFailed(

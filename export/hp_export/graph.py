@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hp_trainer.models.backbone import FrozenBatchNorm2d
 
@@ -53,6 +54,13 @@ class HeadGraph(nn.Module):
 def output_name(head: str) -> str:
     """Name of a head's output tensor."""
     return f"logits.{head}"
+
+
+def count_macs(network: nn.Module, heads: Sequence[str], size_hw: tuple[int, int]) -> int:
+    """Multiply-accumulates for one image with all `heads`; a multiply-accumulate is two FLOPs."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, *size_hw), tuple(heads))
+    return counter.get_total_flops() // 2
 
 
 def fold_batch_norm(network: nn.Module, image: Tensor) -> nn.Module:

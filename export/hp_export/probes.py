@@ -1,7 +1,7 @@
 """Pictures to compare two networks on: deterministic, varied, needing no file.
 
-Flat pictures show offsets, gradients show scale, noise and blocks show geometry, and figures are
-nearest to what the network was trained on.
+Flat pictures show offsets, gradients show scale, noise and blocks show geometry; figures before
+textures are nearest to photographs, whose energy falls with the square of the frequency too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ def probe_images(size_hw: tuple[int, int]) -> dict[str, Pixels]:
     """Name → (h, w, 3) uint8 RGB; the same on every machine."""
     return {
         "figure": figure(size_hw),
+        "pair": pair(size_hw),
+        "texture": texture(size_hw),
         "blocks": blocks(size_hw),
         "noise": noise(size_hw),
         "gradient": gradient(size_hw),
@@ -45,11 +47,35 @@ def blocks(size_hw: tuple[int, int], *, count: int = 8) -> Pixels:
     return np.ascontiguousarray(colours[rows[:, None], columns[None]])
 
 
-def figure(size_hw: tuple[int, int]) -> Pixels:
-    """A person of ellipses and bars who stands on a floor before a wall."""
+def texture(size_hw: tuple[int, int]) -> Pixels:
+    """Noise with the spectrum of photographs, its colours mostly alike."""
+    rng, (h, w) = np.random.default_rng(2), size_hw
+    frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None]) + 1 / max(h, w)
+    white = np.fft.rfft2(rng.normal(size=(4, h, w)))
+    shared, *own = np.fft.irfft2(white / frequency, s=(h, w))
+    planes = np.stack([shared + 0.4 * channel for channel in own], axis=-1)
+    return np.clip(128 + 45 * planes / planes.std(), 0, 255).astype(np.uint8)
+
+
+def pair(size_hw: tuple[int, int]) -> Pixels:
+    """Two figures of different size before a texture, compressed as photographs are."""
+    picture, (h, w) = texture(size_hw), size_hw
+    for left, height in ((0, h), (w // 2, h * 2 // 3)):
+        small = figure((height, w // 2))
+        person = (cv2.absdiff(small, figure((height, w // 2), person=False)) > 0).any(axis=-1)
+        window = picture[h - len(small) :, left : left + small.shape[1]]
+        window[person] = small[person]
+    _, packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
+
+
+def figure(size_hw: tuple[int, int], *, person: bool = True) -> Pixels:
+    """A person of ellipses and bars who stands on a floor before a wall; or nobody."""
     h, w = size_hw
     picture = gradient(size_hw) // 4 + 120
     picture[h * 3 // 4 :] = (110, 95, 80)
+    if not person:
+        return picture
 
     def at(x: float, y: float) -> tuple[int, int]:
         return round(w / 2 + x * h), round(y * h)

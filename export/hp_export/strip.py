@@ -22,6 +22,8 @@ from hp_trainer.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from hp_trainer.models.schnet.folding import fold
+from hp_trainer.models.schnet.schnet import SCHNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,14 @@ def bare_network(checkpoint: Checkpoint, *, core: str = "grid_sample") -> nn.Mod
             f"the checkpoint's weights do not fit the {checkpoint.family} network it describes "
             f"({' '.join(str(exc).split()):.200}); train or copy it again"
         ) from exc
+
+
+def network_to_trace(network: nn.Module, size_hw: tuple[int, int]) -> nn.Module:
+    """What is exported for one input size: SCHNet with its constants computed once, else itself.
+
+    `network` is untouched, so an artifact can be compared with it.
+    """
+    return fold(network, size_hw) if isinstance(network, SCHNet) else network
 
 
 def choose_heads(checkpoint: Checkpoint, wanted: Sequence[str] | None = None) -> tuple[str, ...]:

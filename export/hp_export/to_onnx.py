@@ -1,13 +1,15 @@
 """A HeadGraph becomes one ONNX file: opset 18, static height and width, dynamic batch `N`.
 
 Opset 18 because opset 20 renames GridSample's `bilinear` to `linear`, which TensorRT's parser
-reads as nearest, and because ONNX Runtime's CUDA provider lacks Resize 19.
+reads as nearest, and because ONNX Runtime's CUDA provider lacks Resize 19; 17 on request.
 """
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -18,12 +20,15 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from hp_export.graph import HeadGraph, output_name
+from hp_export.opset import to_opset_17
 from hp_sdk.errors import ConfigError, ExportError
 
 OPSET = 18
-OPSETS = (18, 19)
+OPSETS = (17, 18, 19)
 INPUT = "image"
 BATCH = "N"
+MAPS = ("labels.", "confidence.")
+"""Beginnings of the outputs that are (N, h, w) uint8."""
 FORBIDDEN = ("Loop", "If", "Scan", "NonZero", "BatchNormalization", "SequenceConstruct")
 """Nothing whose cost or shape depends on the values; batch norms must have been folded."""
 
@@ -43,7 +48,8 @@ def to_onnx(
     """
     if opset not in OPSETS:
         raise ConfigError(f"opset is {opset}; this version writes {' or '.join(map(str, OPSETS))}")
-    model = _cleaned(_traced(graph, size_hw, opset, batch_max))
+    model = _cleaned(_traced(graph, size_hw, max(OPSET, opset), batch_max))
+    model = to_opset_17(model) if opset == 17 else model
     check_model(model, opset=opset)
     return model
 
@@ -122,6 +128,7 @@ def _cleaned(model: onnx_ir.Model) -> onnx.ModelProto:
             input_size_limit=_FOLD_LIMIT,
             output_size_limit=_FOLD_LIMIT,
         )
+        _name_nodes(model)
         # The exporter notes the source line of every node, with paths of the exporting machine.
         common.ClearMetadataAndDocStringPass()(model)
         common.RemoveUnusedNodesPass()(model)
@@ -129,6 +136,43 @@ def _cleaned(model: onnx_ir.Model) -> onnx.ModelProto:
         proto = onnx_ir.to_proto(model)
     proto.graph.name = "hp"
     return proto
+
+
+def _name_nodes(model: onnx_ir.Model) -> None:
+    """Name every node after the module it comes from: `network.backbone.conv1/Conv`."""
+    used: Counter[str] = Counter()
+    scope = ""
+    for node in model.graph:
+        scope = _scope(node) or scope  # what the exporter adds belongs to what came before
+        name = f"{scope}/{node.op_type}" if scope else node.op_type
+        used[name] += 1
+        node.name = name if used[name] == 1 else f"{name}.{used[name]}"
+
+
+def _scope(node: onnx_ir.Node) -> str:
+    """Path of the module a node comes from: the one whose weights it takes, else as noted.
+
+    The exporter's note ends where a part of the network runs under an autocast of its own.
+    """
+    noted = _noted_scope(node)
+    owners = _owners(node)
+    if not owners and node.op_type == "MatMul":  # its weight was transposed and lost its name
+        owners = [owner for user in node.outputs[0].consumers() for owner in _owners(user)]
+    return next((owner for owner in owners if owner.startswith(noted)), noted)
+
+
+def _owners(node: onnx_ir.Node) -> list[str]:
+    """Modules that own the weights a node takes."""
+    names = [x.name or "" for x in node.inputs if x is not None and x.is_initializer()]
+    return [name.rpartition(".")[0] for name in names if "." in name]
+
+
+def _noted_scope(node: onnx_ir.Node) -> str:
+    try:
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    except (ValueError, SyntaxError):
+        return ""
+    return scopes[-2] if len(scopes) > 1 else ""
 
 
 def _broken_interface(model: onnx.ModelProto, opset: int) -> Iterator[str]:
@@ -139,10 +183,16 @@ def _broken_interface(model: onnx.ModelProto, opset: int) -> Iterator[str]:
     if len(inputs) != 1 or inputs[0][:2] != (INPUT, onnx.TensorProto.UINT8):
         yield f"its inputs are {inputs}, expected one uint8 {INPUT!r}"
     for name, kind, shape in inputs + [(v.name, *_type_of(v)) for v in model.graph.output]:
-        if len(shape) != 4 or shape[0] != BATCH or not all(isinstance(s, int) for s in shape[1:]):
+        is_map = name.startswith(MAPS)
+        if (
+            len(shape) != (3 if is_map else 4)
+            or shape[0] != BATCH
+            or not all(isinstance(s, int) for s in shape[1:])
+        ):
             yield f"{name!r} has shape {shape}, expected ({BATCH}, fixed, fixed, fixed)"
-        if name != INPUT and kind != onnx.TensorProto.FLOAT:
-            yield f"{name!r} is not float32"
+        wanted = onnx.TensorProto.UINT8 if is_map or name == INPUT else onnx.TensorProto.FLOAT
+        if kind != wanted:
+            yield f"{name!r} is not {onnx.TensorProto.DataType.Name(wanted).lower()}"
 
 
 def _broken_nodes(model: onnx.ModelProto) -> Iterator[str]:

@@ -54,6 +54,10 @@ class BackendEntry(NamedTuple):
 
 
 BACKENDS: dict[str, BackendEntry] = {
+    "tensorrt": BackendEntry("hp_sdk.backends.tensorrt", "tensorrt", "tensorrt", ("cuda",)),
+    "tensorrt-rtx": BackendEntry(
+        "hp_sdk.backends.tensorrt_rtx", "tensorrt-rtx", "tensorrt-rtx", ("cuda",)
+    ),
     "onnxruntime": BackendEntry("hp_sdk.backends.ort", "cpu", "onnx", ("cuda", "cpu")),
     "openvino": BackendEntry(
         "hp_sdk.backends.openvino", "openvino", "onnx", ("cpu", "GPU", "NPU"), ("bf16", "fp16")

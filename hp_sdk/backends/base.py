@@ -92,7 +92,11 @@ class BackendOptions:
 
 
 class Backend(Protocol):
-    """An open model.  `run` may be called from several threads at once."""
+    """An open model.  `run` may be called from several threads at once.
+
+    One that can also parse photos without leaving the GPU has an attribute `pipeline`, a
+    `hp_sdk.gpu.pipeline.DevicePipeline`.
+    """
 
     name: str
     """Runtime, such as "onnxruntime"."""

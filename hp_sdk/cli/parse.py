@@ -11,6 +11,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from time import monotonic
 
+from hp_sdk.backends import BACKENDS
 from hp_sdk.cli import SOME_FAILED, new_parser, report, run_command
 from hp_sdk.cli.progress import progress_text, status_line
 from hp_sdk.errors import ConfigError, InputError
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SHARE",
         help="of a video's scores so far in those of each frame, 0 to below 1 (0)",
     )
-    add("--backend", default="auto", help="auto, onnxruntime, openvino or torch (auto)")
+    add("--backend", default="auto", help=f"auto, {', '.join(BACKENDS)} (auto)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:0, GPU or NPU (auto)")
     add("--batch-size", type=int, metavar="N", help="photos at once (the bundle's own number)")
     add("--allow-fallback", action="store_true", help="accept the CPU where the device is missing")

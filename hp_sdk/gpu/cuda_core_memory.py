@@ -10,8 +10,6 @@ import numpy as np
 from hp_sdk.errors import BackendUnavailable, DeviceOutOfMemory
 from hp_sdk.gpu.device import Bytes
 
-core: Any = import_module("cuda.core")  # its names appear at run time only
-
 
 class CudaCoreMemory:
     """A block of the pool."""
@@ -32,7 +30,7 @@ class CudaCoreAllocator:
 
     name = "cuda-core"
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, core: Any, index: int) -> None:
         self._device = core.Device(index)
         self._device.set_current()
         self._pool = core.DeviceMemoryResource(index)
@@ -55,6 +53,7 @@ def open_allocator(index: int) -> CudaCoreAllocator:
         BackendUnavailable: cuda-core cannot open it.
     """
     try:
-        return CudaCoreAllocator(index)
+        core: Any = import_module("cuda.core")  # its names appear at run time only
+        return CudaCoreAllocator(core, index)
     except Exception as exc:
         raise BackendUnavailable(f"cuda-core cannot open GPU {index} ({exc})") from exc

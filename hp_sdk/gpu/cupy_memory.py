@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cupy
 import numpy as np
 
 from hp_sdk.errors import BackendUnavailable, DeviceOutOfMemory
@@ -14,7 +13,7 @@ from hp_sdk.gpu.device import Bytes
 class CupyMemory:
     """A block of the pool."""
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, cupy: Any, size_bytes: int) -> None:
         try:
             self.block: Any = cupy.cuda.alloc(max(1, size_bytes))
         except cupy.cuda.memory.OutOfMemoryError as exc:
@@ -29,17 +28,17 @@ class CupyAllocator:
 
     name = "cupy"
 
-    def __init__(self, index: int) -> None:
-        self._device = cupy.cuda.Device(index)
+    def __init__(self, cupy: Any, index: int) -> None:
+        self._cupy, self._device = cupy, cupy.cuda.Device(index)
 
     def allocate(self, size_bytes: int) -> CupyMemory:
         """Uninitialised device memory."""
         with self._device:
-            return CupyMemory(size_bytes)
+            return CupyMemory(self._cupy, size_bytes)
 
     def allocate_pinned(self, size_bytes: int) -> Bytes:
         """Uninitialised page-locked memory; freed with the array."""
-        block = cupy.cuda.alloc_pinned_memory(max(1, size_bytes))
+        block = self._cupy.cuda.alloc_pinned_memory(max(1, size_bytes))
         return np.frombuffer(block, np.uint8, size_bytes)
 
 
@@ -49,10 +48,12 @@ def open_allocator(index: int) -> CupyAllocator:
     Raises:
         BackendUnavailable: cupy finds no such GPU.
     """
+    import cupy
+
     try:
         found = int(cupy.cuda.runtime.getDeviceCount())
     except cupy.cuda.runtime.CUDARuntimeError as exc:
         raise BackendUnavailable(f"cupy finds no GPU ({exc})") from exc
     if index >= found:
         raise BackendUnavailable(f"cupy finds {found} GPUs, not number {index}")
-    return CupyAllocator(index)
+    return CupyAllocator(cupy, index)

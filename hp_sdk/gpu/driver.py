@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from ctypes import byref, c_float, c_int, c_size_t, c_uint64, c_void_p
 from functools import cache
 from typing import Any
@@ -20,6 +21,8 @@ from hp_sdk.errors import BackendError, BackendUnavailable, DeviceOutOfMemory
 from hp_sdk.gpu.compiler import KERNELS, compile_kernels
 
 Dim = tuple[int, int, int]
+LEGACY_STREAM = 1
+"""Handle of the default stream, where torch and cupy work unless told otherwise."""
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _OUT_OF_MEMORY, _NOT_READY = 2, 600
@@ -28,17 +31,22 @@ _NON_BLOCKING = 1  # a stream that does not wait for the default stream
 _THREAD_LOCAL = 1  # capture that other threads' calls do not break
 
 
+class NoDriver(BackendUnavailable):
+    """There is no NVIDIA driver; nothing is broken."""
+
+
 @cache
 def load_driver() -> ctypes.CDLL:
     """The initialised driver.
 
     Raises:
-        BackendUnavailable: it is not installed, or does not start.
+        NoDriver: it is not installed.
+        BackendUnavailable: it does not start.
     """
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError as exc:
-        raise BackendUnavailable("there is no NVIDIA driver; use device='cpu'") from exc
+        raise NoDriver("there is no NVIDIA driver; use device='cpu'") from exc
     if code := driver.cuInit(0):
         raise BackendUnavailable(
             f"the NVIDIA driver does not start ({_name(driver, code)}); see nvidia-smi"
@@ -59,6 +67,16 @@ def check(code: int) -> None:
     if code == _OUT_OF_MEMORY:
         raise DeviceOutOfMemory(f"the GPU has no memory left ({name}); take a smaller batch_size")
     raise BackendError(f"the GPU failed ({name}); load the model again, in a new process if lost")
+
+
+def count_gpus() -> int:
+    """GPUs that CUDA shows; 0 without a driver that works."""
+    count = c_int()
+    try:
+        check(load_driver().cuDeviceGetCount(byref(count)))
+    except BackendError:
+        return 0
+    return count.value
 
 
 class CudaEvent:
@@ -134,6 +152,12 @@ class CudaStream:
         """Do what is enqueued from now on only after the event; the host does not wait."""
         check(self._driver.cuStreamWaitEvent(c_void_p(self.handle), event.handle, 0))
 
+    def follow(self, other: int) -> None:
+        """Do what is enqueued from now on only after what the stream `other` has to do so far."""
+        event = CudaEvent()
+        check(self._driver.cuEventRecord(event.handle, c_void_p(other)))
+        self.wait(event)
+
     def synchronize(self) -> None:
         """Wait until everything enqueued is done."""
         check(self._driver.cuStreamSynchronize(c_void_p(self.handle)))
@@ -190,13 +214,25 @@ class PrimaryContext:
             raise BackendUnavailable(f"there is no GPU {index}; {count.value} are visible")
         check(self._driver.cuDeviceGet(byref(self._device), index))
         check(self._driver.cuDevicePrimaryCtxRetain(byref(self._context), self._device))
-        self.index = index
+        self.index, self.name = index, self._read_name()
         self.capability = (self._attribute(_MAJOR), self._attribute(_MINOR))
         self.enter()
 
     def enter(self) -> None:
         """Make it current in this thread; cheap, and harmless if it is."""
         check(self._driver.cuCtxSetCurrent(self._context))
+
+    @contextmanager
+    def entered(self) -> Generator[None]:
+        """Current in this thread inside the block; the caller's own GPU is current again after."""
+        before = c_void_p()
+        check(self._driver.cuCtxGetCurrent(byref(before)))
+        self.enter()
+        try:
+            yield
+        finally:
+            if before:
+                self._driver.cuCtxSetCurrent(before)
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
@@ -209,6 +245,11 @@ class PrimaryContext:
         if self._context:
             self._driver.cuDevicePrimaryCtxRelease_v2(self._device)
             self._context = c_void_p()
+
+    def _read_name(self) -> str:
+        name = ctypes.create_string_buffer(256)
+        check(self._driver.cuDeviceGetName(name, len(name), self._device))
+        return name.value.decode(errors="replace")
 
     def _attribute(self, which: int) -> int:
         value = c_int()

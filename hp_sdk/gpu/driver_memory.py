@@ -15,11 +15,15 @@ class DriverMemory:
 
     def __init__(self, size_bytes: int) -> None:
         self._driver, at = load_driver(), c_uint64()
+        self._context = c_void_p()
+        check(self._driver.cuCtxGetCurrent(byref(self._context)))
         check(self._driver.cuMemAlloc_v2(byref(at), c_size_t(max(1, size_bytes))))
         self.pointer, self.size_bytes = at.value, size_bytes
 
     def __del__(self) -> None:
         if getattr(self, "pointer", 0):
+            # the last reference may go in a thread that knows of no GPU
+            self._driver.cuCtxSetCurrent(self._context)
             self._driver.cuMemFree_v2(c_uint64(self.pointer))
 
 

@@ -4,23 +4,27 @@
     device        photos ───┴ fit ─► input ─ engine ─► scores ─ label ┴ labels
 
 A slot holds the stream and the buffers of one batch. With two slots the copies of one batch overlap
-the network of the other. `submit` only enqueues; it waits when every slot is taken.
+the network of the other. `submit` only enqueues; where every slot is taken, it first finishes the
+oldest batch, whose answers then wait in its ticket.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from queue import SimpleQueue
-from threading import Lock
-from typing import Any, TypeAlias
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Condition
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hp_sdk.bundle import HeadSpec, InputSpec
 from hp_sdk.errors import BackendError, DeviceOutOfMemory
-from hp_sdk.gpu.device import Gpu, Memory
-from hp_sdk.gpu.driver import CudaEvent
+from hp_sdk.gpu.device import Gpu
 from hp_sdk.gpu.engine import Engine
+from hp_sdk.gpu.layouts import MAX_VIEWS
 from hp_sdk.gpu.pixels import (
     DevicePhoto,
     DeviceView,
@@ -29,120 +33,19 @@ from hp_sdk.gpu.pixels import (
     label_photos,
     softmax_scores,
 )
+from hp_sdk.gpu.replay import bucket_of
 from hp_sdk.gpu.slot import FittedPhoto, Photo, Slot, upload
+from hp_sdk.gpu.ticket import Answers, Ask, Place, Ticket, places_of, size_of
 from hp_sdk.image import Pixels
 from hp_sdk.preprocess import plan
 from hp_sdk.tta import TTA, are_logits
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What to answer about each photo of a batch."""
-
-    heads: tuple[str, ...]
-    tta: TTA
-    confidence: bool = False
-    keep_on_device: bool = False
-    """Leave the labels on the device; `Answer.labels_device` holds them."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceLabels:
-    """Labels (H, W) uint8 in device memory, readable by torch, cupy and numba without a copy."""
-
-    memory: Memory
-    offset: int
-    size_hw: tuple[int, int]
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        pointer = self.memory.pointer + self.offset
-        return {"shape": self.size_hw, "typestr": "|u1", "data": (pointer, False), "version": 3}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One photo and one head."""
-
-    labels: Pixels | None
-    confidence: Pixels | None
-    labels_device: DeviceLabels | None
-
-
-Answers: TypeAlias = list[dict[str, Answer]]
-"""One dict from head to answer per photo."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the answer to one photo and head lies in a slot's label buffer."""
-
-    head: str
-    size_hw: tuple[int, int]
-    labels: int
-    confidence: int
-
-    @property
-    def pixels(self) -> int:
-        return self.size_hw[0] * self.size_hw[1]
-
-
-class Ticket:
-    """A batch on its way."""
-
-    def __init__(
-        self,
-        pipeline: DevicePipeline,
-        slot: Slot,
-        places: Sequence[Sequence[_Place]],
-        events: Sequence[CudaEvent],
-        ask: Ask,
-    ) -> None:
-        self._pipeline, self._slot, self._places = pipeline, slot, places
-        self._events, self._ask = events, ask
-        self.device_ms: dict[str, float] = {}
-        """Device time of "upload", "fit", "network", "label" and "download", once answered."""
-
-    def answers(self) -> Answers:
-        """Wait for the batch and free its slot; call it once.
-
-        Raises:
-            BackendError: the device failed.
-        """
-        try:
-            self._pipeline.gpu.enter()
-            self._events[-1].synchronize()
-            pairs = zip(STAGES, self._events, self._events[1:], strict=False)
-            self.device_ms = {name: after.elapsed_ms(before) for name, before, after in pairs}
-            found = [{place.head: self._answer(place) for place in photo} for photo in self._places]
-            if self._ask.keep_on_device:
-                self._slot.labels.release()  # the answers own the memory from now on
-            return found
-        finally:
-            self._pipeline.free(self._slot)
-
-    def _answer(self, place: _Place) -> Answer:
-        labels = self._slot.labels
-        if self._ask.keep_on_device:
-            assert labels.memory is not None
-            on_device = DeviceLabels(labels.memory, place.labels, place.size_hw)
-            return Answer(None, None, on_device)
-
-        def copied(start: int) -> Pixels:
-            return labels.host[start : start + place.pixels].reshape(place.size_hw).copy()
-
-        confidence = copied(place.confidence) if self._ask.confidence else None
-        return Answer(copied(place.labels), confidence, None)
-
-
-STAGES = ("upload", "fit", "network", "label", "download")
-"""What lies between the events of a batch."""
+_WARM_UPS = 3  # as it is, recorded, replayed
 
 
 class DevicePipeline:
-    """Parses batches on one GPU; any thread may submit.
+    """Parses batches on one GPU; any thread may call any method.
 
     Args:
         gpu: the open GPU.
@@ -166,12 +69,30 @@ class DevicePipeline:
         self.gpu, self.engine, self.spec, self.heads = gpu, engine, spec, heads
         self.limit = engine.batch_max
         """Network inputs at once; smaller after the device ran out of memory."""
-        self._graphs = graphs and engine.can_capture
-        self._lock, self._failed = Lock(), ""
-        self._free: SimpleQueue[Slot] = SimpleQueue()
         classes = max(head.domain.num_classes for head in heads.values())
-        for _ in range(slots):
-            self._free.put(Slot(gpu, engine, classes))
+        self._changed = Condition()  # guards everything below
+        self._free = deque(Slot(gpu, engine, classes, graphs=graphs) for _ in range(slots))
+        self._flying: deque[Ticket] = deque()
+        self._slots, self._failed = slots, ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What belongs on a receipt."""
+        if self.limit == self.engine.batch_max:
+            return ()
+        return (f"out of device memory: {self.limit} inputs at once since then",)
+
+    def takes(self, size_hw: tuple[int, int], ask: Ask) -> bool:
+        """Whether photos of that size can be answered here; windows and a few others cannot."""
+        if ask.tta.num_views > min(MAX_VIEWS, self.engine.batch_max):
+            return False
+        if not set(ask.heads) <= set(self.heads):
+            return False
+        if not are_logits(ask.tta) and any(self._dtype(k) != np.float32 for k in ask.heads):
+            return False
+        scales = ask.tta.scales
+        plans = (plan(size_hw, self.spec, content_scale=scale) for scale in scales)
+        return all(each.network_hw == self.spec.size_hw for each in plans)
 
     def submit(self, photos: Sequence[Photo], ask: Ask) -> Ticket:
         """Enqueue a batch; at most `limit` network inputs with all views.
@@ -180,52 +101,146 @@ class DevicePipeline:
             DeviceOutOfMemory: the batch does not fit; the pipeline can be used on.
             BackendError: the device failed, now or earlier.
         """
-        self._check()
-        slot = self._free.get()
-        try:
-            self.gpu.enter()
-            return self._enqueue(slot, photos, ask)
-        except BaseException as exc:
-            self._give_up(slot, exc)
-            raise
+        with self._slot() as slot:
+            ticket = self._enqueue(slot, photos, ask)
+        with self._changed:
+            self._flying.append(ticket)
+            self._changed.notify_all()
+        return ticket
 
-    def parse(self, photos: Sequence[Photo], ask: Ask) -> Answers:
-        """Answers to any number of photos, in order; batches shrink where memory runs out.
+    def start(self, photos: Sequence[Photo], ask: Ask) -> list[Ticket]:
+        """Enqueue any number of photos, in order; batches shrink where memory runs out.
 
         Raises:
             DeviceOutOfMemory: not even one photo fits.
             BackendError: the device failed.
         """
-        found: Answers = []
+        tickets: list[Ticket] = []
         first = 0
         while first < len(photos):
-            size = max(1, self.limit // ask.tta.num_views)
-            chunk = photos[first : first + size]
+            chunk = photos[first : first + max(1, self.limit // ask.tta.num_views)]
             try:
-                found += self.submit(chunk, ask).answers()
+                tickets.append(self.submit(chunk, ask))
             except DeviceOutOfMemory:
-                if len(chunk) == 1:
+                if len(chunk) > 1:
+                    self._shrink(len(chunk) * ask.tta.num_views)
+                elif not self._narrow():
                     raise
-                self._shrink(len(chunk) * ask.tta.num_views)
                 continue
             first += len(chunk)
+        return tickets
+
+    def parse(self, photos: Sequence[Photo], ask: Ask) -> Answers:
+        """Answers to any number of photos, in order.
+
+        Raises:
+            DeviceOutOfMemory: not even one photo fits.
+            BackendError: the device failed.
+        """
+        return [each for ticket in self.start(photos, ask) for each in ticket.answers()]
+
+    def scores(self, batch: Pixels, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Outputs by name for network inputs (N, h, w, 3), copied to the host; N to `batch_max`.
+
+        Raises:
+            DeviceOutOfMemory: the batch does not fit.
+            BackendError: the device failed.
+        """
+        with self._slot() as slot:
+            image = self._input(slot)
+            slot.stream.upload(image, np.ascontiguousarray(batch))
+            pointers = self._run(slot, len(batch), image)
+            found: dict[str, NDArray[Any]] = {}
+            for name in names:
+                tensor = self.engine.outputs[name]
+                found[name] = np.empty((len(batch), *tensor.shape), tensor.dtype)
+                slot.stream.download(found[name], pointers[name])
+            slot.stream.synchronize()
+        self._put_back(slot)
         return found
 
-    def free(self, slot: Slot) -> None:
-        """Take a slot back; its stream must be done."""
-        slot.clear()
-        self._free.put(slot)
+    def network_ms(self, count: int, runs: int) -> float:
+        """Device time of one run of the network alone, out of `runs` in a row after a warm-up.
+
+        Raises:
+            BackendError: the device failed.
+        """
+        with self._slot() as slot:
+            image = self._input(slot)
+            for _ in range(_WARM_UPS):
+                self._run(slot, count, image)
+            start = slot.stream.record()
+            for _ in range(runs):
+                self._run(slot, count, image)
+            end = slot.stream.record()
+            end.synchronize()
+            found = end.elapsed_ms(start) / runs
+        self._put_back(slot)
+        return found
 
     def close(self) -> None:
         """Free engine and buffers; batches on their way are finished first."""
-        self._failed = "the parser is closed"
-        self.gpu.enter()
-        while not self._free.empty():
-            slot = self._free.get()
+        with self._changed:
+            if not self._slots:
+                return
+            self._failed = "the parser is closed"
+            self._changed.notify_all()
+            flying = list(self._flying)
+        for ticket in flying:
+            ticket.finish()
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._free) == self._slots)
+            self._slots = 0
+        with self.gpu.context.entered():
+            for slot in self._free:
+                slot.release()
+            self._free.clear()
+            self.engine.close()
+            self.gpu.close()
+
+    @contextmanager
+    def _slot(self) -> Generator[Slot]:
+        """A slot to fill; it goes back by itself only if that fails."""
+        slot = self._take()
+        with self.gpu.context.entered():
+            try:
+                yield slot
+            except BaseException as exc:
+                self._give_up(slot, exc)
+                raise
+
+    def _take(self) -> Slot:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._failed or self._free or self._flying)
+                if self._failed:
+                    raise BackendError(f"{self._failed}; load the model again")
+                if self._free:
+                    return self._free.popleft()
+                oldest = self._flying[0]
+            oldest.finish()
+
+    def _put_back(self, slot: Slot) -> None:
+        slot.clear()
+        with self._changed:
+            self._free.append(slot)
+            self._changed.notify_all()
+
+    def _landed(self, ticket: Ticket, slot: Slot, problem: Exception | None) -> None:
+        with self._changed:
+            self._flying.remove(ticket)
+            if isinstance(problem, BackendError):
+                self._failed = self._failed or str(problem)
+        self._put_back(slot)
+
+    def _give_up(self, slot: Slot, exc: BaseException) -> None:
+        if isinstance(exc, BackendError) and not isinstance(exc, DeviceOutOfMemory):
+            self._failed = self._failed or str(exc)  # a lost device stays lost
+        else:
             slot.stream.synchronize()
-            slot.release()
-        self.engine.close()
-        self.gpu.close()
+            if isinstance(exc, DeviceOutOfMemory):
+                slot.release()
+        self._put_back(slot)
 
     def _enqueue(self, slot: Slot, photos: Sequence[Photo], ask: Ask) -> Ticket:
         events = [slot.stream.record()]
@@ -238,16 +253,19 @@ class DevicePipeline:
         events.append(slot.stream.record())
         places = self._label(slot, uploaded, views, scores, ask)
         events.append(slot.stream.record())
-        if not ask.keep_on_device:
-            used = _size_of(places, confidence=ask.confidence)
+        if ask.to_host:
+            used = size_of(places, ask)
             slot.stream.download(slot.labels.host[:used], slot.labels.reserve(used))
         events.append(slot.stream.record())
-        return Ticket(self, slot, places, events, ask)
+        return Ticket(slot, places, events, ask, photos=uploaded, landed=self._landed)
 
-    def _fit(self, slot: Slot, views: Sequence[FittedPhoto]) -> int:
+    def _input(self, slot: Slot) -> int:
         height, width = self.spec.size_hw
         # the whole range at once: graphs remember the address
-        image = slot.input.reserve(self.engine.batch_max * height * width * 3)
+        return slot.input.reserve(self.engine.batch_max * height * width * 3)
+
+    def _fit(self, slot: Slot, views: Sequence[FittedPhoto]) -> int:
+        image = self._input(slot)
         fit_photos(
             self.gpu,
             [view.photo for view in views],
@@ -260,26 +278,14 @@ class DevicePipeline:
         return image
 
     def _run(self, slot: Slot, count: int, image: int) -> dict[str, int]:
-        """The network on `count` inputs, filled up to the engine's smallest batch."""
+        """The network on `count` inputs; what fills up the batch is whatever was there."""
         engine = self.engine
-        count = max(count, engine.batch_min)
         scores = {
             name: slot.scores[name].reserve(engine.batch_max * tensor.size_bytes)
             for name, tensor in engine.outputs.items()
         }
-
-        def work() -> None:
-            engine.enqueue(count, image, scores, slot.stream)
-
-        if not self._graphs:
-            work()
-            return scores
-        key = (count, image, *scores.values())
-        if key not in slot.graphs:
-            work()  # the first run may allocate, which a recording must not
-            slot.stream.synchronize()
-            slot.graphs[key] = slot.stream.capture(work)
-        slot.graphs[key].launch(slot.stream)
+        scratch = slot.scratch.reserve(engine.scratch_bytes) if engine.scratch_bytes else 0
+        slot.replays.run(bucket_of(count, engine), image, scores, scratch, slot.stream)
         return scores
 
     def _label(
@@ -289,60 +295,71 @@ class DevicePipeline:
         views: Sequence[FittedPhoto],
         scores: Mapping[str, int],
         ask: Ask,
-    ) -> list[list[_Place]]:
-        places = _places(photos, ask)
-        base = slot.labels.reserve(_size_of(places, confidence=ask.confidence))
-        per_photo = ask.tta.num_views
+    ) -> list[list[Place]]:
+        places = places_of(photos, ask)
+        base = slot.labels.reserve(size_of(places, ask))
         for number, head in enumerate(ask.heads):
-            output = self.heads[head].output
-            tensor, pointer = self.engine.outputs[output], scores[output]
+            pointer, dtype = scores[self.heads[head].output], self._dtype(head)
             if not are_logits(ask.tta):
-                shape = (len(views), *tensor.shape)
-                softmax_scores(self.gpu, pointer, shape, tensor.dtype, slot.stream)
+                shape = (len(views), *self._grid(head))
+                softmax_scores(self.gpu, pointer, shape, dtype, slot.stream)
             jobs = [
                 LabelJob(
-                    [
-                        DeviceView(
-                            pointer + (i * per_photo + v) * tensor.size_bytes,
-                            tensor.shape,
-                            views[i * per_photo + v].geometry,
-                            views[i * per_photo + v].mirrored,
-                        )
-                        for v in range(per_photo)
-                    ],
+                    seen,
                     labels=base + row[number].labels,
                     confidence=base + row[number].confidence if ask.confidence else 0,
                     flip_perm=self.heads[head].domain.flip_perm,
                 )
-                for i, row in enumerate(places)
+                for row, seen in zip(places, self._seen(head, pointer, views, ask), strict=True)
             ]
             label_photos(
                 self.gpu,
                 jobs,
-                dtype=tensor.dtype,
+                dtype=dtype,
                 are_logits=are_logits(ask.tta),
                 table=slot.tables[1],
                 stream=slot.stream,
             )
         return places
 
+    def _seen(
+        self, head: str, pointer: int, views: Sequence[FittedPhoto], ask: Ask
+    ) -> list[list[DeviceView]]:
+        """The scores of each photo's views."""
+        step = self.engine.outputs[self.heads[head].output].size_bytes
+        found = [
+            DeviceView(pointer + i * step, self._grid(head), view.geometry, view.mirrored)
+            for i, view in enumerate(views)
+        ]
+        size = ask.tta.num_views
+        return [found[first : first + size] for first in range(0, len(found), size)]
+
+    def _dtype(self, head: str) -> np.dtype[Any]:
+        return self.engine.outputs[self.heads[head].output].dtype
+
+    def _grid(self, head: str) -> tuple[int, int, int]:
+        classes, rows, columns = self.engine.outputs[self.heads[head].output].shape
+        return classes, rows, columns
+
+    def _narrow(self) -> bool:
+        """Keep one slot, which then has all the memory; False if no other could be given up."""
+        with self._changed:
+            flying = list(self._flying)
+        for ticket in flying:
+            ticket.finish()
+        with self._changed, self.gpu.context.entered():
+            surplus = [self._free.pop() for _ in range(len(self._free) - 1)]
+            self._slots -= len(surplus)
+            for slot in (*surplus, *self._free):
+                slot.release()
+        if surplus:
+            _log.warning("out of device memory: %d batches at once since then", self._slots)
+        return bool(surplus)
+
     def _shrink(self, tried: int) -> None:
-        with self._lock:
+        with self._changed:
             self.limit = min(self.limit, max(1, tried // 2))
         _log.warning("out of device memory: %d inputs at once since then", self.limit)
-
-    def _give_up(self, slot: Slot, exc: BaseException) -> None:
-        if isinstance(exc, BackendError) and not isinstance(exc, DeviceOutOfMemory):
-            self._failed = str(exc)  # a lost device stays lost
-        else:
-            slot.stream.synchronize()
-            if isinstance(exc, DeviceOutOfMemory):
-                slot.release()
-        self.free(slot)
-
-    def _check(self) -> None:
-        if self._failed:
-            raise BackendError(f"{self._failed}; load the model again")
 
 
 def _views(photos: Sequence[DevicePhoto], spec: InputSpec, tta: TTA) -> list[FittedPhoto]:
@@ -357,18 +374,3 @@ def _views(photos: Sequence[DevicePhoto], spec: InputSpec, tta: TTA) -> list[Fit
         for scale in tta.scales
         for mirrored in ((False, True) if tta.flip else (False,))
     ]
-
-
-def _places(photos: Sequence[DevicePhoto], ask: Ask) -> list[list[_Place]]:
-    start, found = 0, []
-    for photo in photos:
-        pixels, row = photo.size_hw[0] * photo.size_hw[1], []
-        for head in ask.heads:
-            row.append(_Place(head, photo.size_hw, start, start + pixels))
-            start += pixels * (2 if ask.confidence else 1)
-        found.append(row)
-    return found
-
-
-def _size_of(places: Sequence[Sequence[_Place]], *, confidence: bool) -> int:
-    return sum(p.pixels * (2 if confidence else 1) for row in places for p in row)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hp_sdk.errors import ConfigError, InputError
 from hp_sdk.gpu.device import Gpu
-from hp_sdk.gpu.driver import CudaStream
+from hp_sdk.gpu.driver import LEGACY_STREAM, CudaStream
 from hp_sdk.gpu.layouts import FIT_TASK, LABEL_TASK, MAX_VIEWS, VIEW
 from hp_sdk.preprocess import Geometry
 
@@ -29,12 +29,14 @@ class DevicePhoto:
     """Bytes from one row, column and channel to the next; channel 0 is red."""
     owner: Any = None
     """Keeps the memory alive."""
+    stream: int = LEGACY_STREAM
+    """Handle of the stream that writes it."""
 
     def mirrored(self) -> DevicePhoto:
         """The same pixels from right to left, without a copy."""
         row, column, channel = self.strides
         last = self.pointer + (self.size_hw[1] - 1) * column
-        return DevicePhoto(last, self.size_hw, (row, -column, channel), self.owner)
+        return DevicePhoto(last, self.size_hw, (row, -column, channel), self.owner, self.stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ def device_photo(source: Any, *, bgr: bool = False) -> DevicePhoto | None:
     """A photo that lies on a GPU already, as it lies there; None for anything else.
 
     Takes what has `__cuda_array_interface__` (torch, cupy, numba): uint8 (H, W, 3) or (3, H, W).
-    The caller's stream must have written it.
+    What the stream that the interface names still has to do is waited for, on the device; the
+    default stream if it names none.
 
     Raises:
         InputError: it is on the GPU, but no such photo.
@@ -194,7 +197,10 @@ def device_photo(source: Any, *, bgr: bool = False) -> DevicePhoto | None:
     pointer = int(found["data"][0])
     if bgr:
         pointer, channel = pointer + 2 * channel, -channel
-    return DevicePhoto(pointer, (height, width), (row, column, channel), source)
+    strides = (row, column, channel)
+    return DevicePhoto(
+        pointer, (height, width), strides, source, found.get("stream") or LEGACY_STREAM
+    )
 
 
 def _view(

@@ -9,16 +9,11 @@ import numpy as np
 from hp_sdk.errors import BackendUnavailable, DeviceOutOfMemory
 from hp_sdk.gpu.device import Bytes
 
-try:
-    import pycuda.driver as cuda
-except ImportError as exc:  # without a driver its library does not load
-    raise BackendUnavailable(f"pycuda cannot be imported ({exc}); is the driver there?") from exc
-
 
 class PycudaMemory:
     """A block of its own."""
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, cuda: Any, size_bytes: int) -> None:
         try:
             self.block: Any = cuda.mem_alloc(max(1, size_bytes))
         except cuda.MemoryError as exc:
@@ -33,15 +28,16 @@ class PycudaAllocator:
 
     name = "pycuda"
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, cuda: Any, index: int) -> None:
         cuda.init()
+        self._cuda = cuda
         self._context = cuda.Device(index).retain_primary_context()
 
     def allocate(self, size_bytes: int) -> PycudaMemory:
         """Uninitialised device memory."""
         self._context.push()
         try:
-            return PycudaMemory(size_bytes)
+            return PycudaMemory(self._cuda, size_bytes)
         finally:
             self._context.pop()
 
@@ -49,7 +45,7 @@ class PycudaAllocator:
         """Uninitialised page-locked memory; freed with the array."""
         self._context.push()
         try:
-            return cuda.pagelocked_empty(size_bytes, np.uint8)
+            return self._cuda.pagelocked_empty(size_bytes, np.uint8)
         finally:
             self._context.pop()
 
@@ -61,6 +57,12 @@ def open_allocator(index: int) -> PycudaAllocator:
         BackendUnavailable: pycuda finds no such GPU.
     """
     try:
-        return PycudaAllocator(index)
+        import pycuda.driver as cuda
+    except ImportError as exc:  # without a driver its library does not load
+        raise BackendUnavailable(
+            f"pycuda cannot be imported ({exc}); is the driver there?"
+        ) from exc
+    try:
+        return PycudaAllocator(cuda, index)
     except cuda.Error as exc:
         raise BackendUnavailable(f"pycuda cannot open GPU {index} ({exc})") from exc

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 
 from hp_sdk.gpu.device import Bytes, Gpu, Memory
-from hp_sdk.gpu.driver import CudaGraph
 from hp_sdk.gpu.engine import Engine
 from hp_sdk.gpu.pixels import DevicePhoto, Table, table_bytes
+from hp_sdk.gpu.replay import Replays
 from hp_sdk.image import Pixels
 from hp_sdk.preprocess import Geometry
 
@@ -54,14 +54,14 @@ class Buffer:
 class Slot:
     """Stream and buffers of one batch."""
 
-    def __init__(self, gpu: Gpu, engine: Engine, classes: int) -> None:
-        self.stream = gpu.open_stream()
+    def __init__(self, gpu: Gpu, engine: Engine, classes: int, *, graphs: bool) -> None:
+        self.gpu, self.stream = gpu, gpu.open_stream()
         room = table_bytes(engine.batch_max, len(engine.outputs), classes)
         self.tables = (Table(gpu, room), Table(gpu, room))
         self.photos, self.labels = Buffer(gpu, pinned=True), Buffer(gpu, pinned=True)
-        self.input = Buffer(gpu, pinned=False)
+        self.input, self.scratch = Buffer(gpu, pinned=False), Buffer(gpu, pinned=False)
         self.scores = {name: Buffer(gpu, pinned=False) for name in engine.outputs}
-        self.graphs: dict[tuple[int, ...], CudaGraph] = {}
+        self.replays = Replays(engine, graphs=graphs)
 
     def clear(self) -> None:
         """Ready for the next batch; the stream must be done."""
@@ -70,8 +70,9 @@ class Slot:
 
     def release(self) -> None:
         """Give all growing buffers back; graphs know their addresses and go too."""
-        self.graphs.clear()
-        for buffer in (self.photos, self.labels, self.input, *self.scores.values()):
+        self.replays.clear()
+        ours = (self.photos, self.labels, self.input, self.scratch, *self.scores.values())
+        for buffer in ours:
             buffer.release()
 
 
@@ -82,6 +83,7 @@ def upload(slot: Slot, photos: Sequence[Photo]) -> list[DevicePhoto]:
     found: list[DevicePhoto] = []
     for photo in photos:
         if isinstance(photo, DevicePhoto):
+            slot.stream.follow(photo.stream)
             found.append(photo)
             continue
         flat = slot.photos.host[start : start + photo.nbytes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
 from hp_sdk.errors import BackendUnavailable, DeviceOutOfMemory
 from hp_sdk.gpu.device import Bytes
@@ -11,7 +11,7 @@ from hp_sdk.gpu.device import Bytes
 class TorchMemory:
     """A block of torch's pool."""
 
-    def __init__(self, size_bytes: int, device: str) -> None:
+    def __init__(self, torch: Any, size_bytes: int, device: str) -> None:
         try:
             self.tensor = torch.empty(size_bytes, dtype=torch.uint8, device=device)
         except torch.OutOfMemoryError as exc:
@@ -27,15 +27,16 @@ class TorchAllocator:
 
     name = "torch"
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, torch: Any, device: str) -> None:
+        self._torch, self._device = torch, device
 
     def allocate(self, size_bytes: int) -> TorchMemory:
         """Uninitialised device memory."""
-        return TorchMemory(size_bytes, self._device)
+        return TorchMemory(self._torch, size_bytes, self._device)
 
     def allocate_pinned(self, size_bytes: int) -> Bytes:
         """Uninitialised page-locked memory; freed with the array."""
+        torch = self._torch
         return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True).numpy()
 
 
@@ -45,6 +46,8 @@ def open_allocator(index: int) -> TorchAllocator:
     Raises:
         BackendUnavailable: this torch has no CUDA, or finds no GPU.
     """
+    import torch
+
     if not torch.cuda.is_available():
         raise BackendUnavailable(f"torch {torch.__version__} finds no GPU")
-    return TorchAllocator(f"cuda:{index}")
+    return TorchAllocator(torch, f"cuda:{index}")

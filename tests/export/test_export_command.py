@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from hp_export import write
+from hp_export import workshop
 from hp_export.census import read_onnx
 from hp_export.cli import main
 from hp_export.write import ExportReport
@@ -22,8 +22,8 @@ Failing = Callable[..., str]
 @pytest.fixture
 def model(exported: ExportReport, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
     """The model every export of a test gets instead of tracing again."""
-    model = read_onnx(exported.bundle.root / "model.onnx")
-    monkeypatch.setattr(write, "to_onnx", lambda *_args, **_options: model)
+    model = read_onnx(exported.bundle.root / "model.fp32.onnx")
+    monkeypatch.setattr(workshop, "to_onnx", lambda *_args, **_options: model)
     return model
 
 
@@ -75,7 +75,7 @@ def test_an_export_writes_a_bundle_and_a_report(
     assert bundle.card["trained_on"] == "paper dolls"
     assert bundle.artifacts[0].batch_max == 8
     found = json.loads(report.read_text())
-    assert found["census"]["precision"] == "fp16-weights"
+    assert found["census"]["model.fp16-weights.onnx"]["precision"] == "fp16-weights"
     assert {e["verdict"] for e in found["verify"]} == {"pass"}
     assert "aux.mst.pascal__cihp" in {part["name"] for part in found["strip"]["left_behind"]}
     assert f"wrote {target}" in capsys.readouterr().out
@@ -137,8 +137,8 @@ def test_a_model_card_that_is_no_object_returns_2(
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--format", "tensorrt", "this version writes onnx, not 'tensorrt'"),
-        ("--format", "onnx,tensorrt-rtx", "not 'tensorrt-rtx'"),
+        ("--format", "coreml", "this version writes onnx, tensorrt, tensorrt-rtx, not 'coreml'"),
+        ("--format", "onnx,tflite", "not 'tflite'"),
         ("--size", "512", "write HEIGHTxWIDTH"),
         ("--size", "0x64", "write HEIGHTxWIDTH"),
         ("--batch", "8", "write MIN:OPT:MAX"),
@@ -152,12 +152,19 @@ def test_a_wrong_option_is_usage(
     assert words in misused(checkpoint_file, "-o", tmp_path / "bundle", option, value)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_precision_this_version_lacks_returns_2_and_says_what_there_is(
-    checkpoint_file: Path, tmp_path: Path, failing: Failing, precision: str
+@pytest.mark.parametrize(
+    ("precision", "words"),
+    [
+        ("fp4", "this version writes fp32, fp16-weights, fp16, int8"),
+        ("fp32,bf16", "export fp32 and open it with backend openvino"),
+        ("int8", "add --calib DIR"),
+    ],
+)
+def test_a_precision_that_cannot_be_had_returns_2_and_says_why(
+    checkpoint_file: Path, tmp_path: Path, failing: Failing, precision: str, words: str
 ) -> None:
     said = failing(2, checkpoint_file, "-o", tmp_path / "bundle", "--precision", precision)
-    assert "this version writes fp32 or fp16-weights" in said
+    assert words in said
 
 
 def test_check_accepts_a_bundle_that_was_just_written(
@@ -168,9 +175,9 @@ def test_check_accepts_a_bundle_that_was_just_written(
 
 
 def test_check_finds_a_truncated_artifact(bundle_folder: Path, failing: Failing) -> None:
-    path = bundle_folder / "model.onnx"
+    path = bundle_folder / "model.fp32.onnx"
     path.write_bytes(path.read_bytes()[:-100])
-    assert "model.onnx" in failing(4, "check", bundle_folder)
+    assert "model.fp32.onnx" in failing(4, "check", bundle_folder)
 
 
 def test_check_finds_a_changed_golden_sample(bundle_folder: Path, failing: Failing) -> None:
@@ -213,7 +220,7 @@ def test_strip_of_a_broken_checkpoint_returns_4_and_writes_nothing(
 def test_inspect_says_what_a_file_holds(
     exported: ExportReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lone = Path(shutil.copy(exported.bundle.root / "model.onnx", tmp_path / "lone.onnx"))
+    lone = Path(shutil.copy(exported.bundle.root / "model.fp32.onnx", tmp_path / "lone.onnx"))
     report = tmp_path / "report.json"
     assert main(["inspect", str(lone), "--json", str(report)]) == 0
     out = capsys.readouterr().out
@@ -227,7 +234,7 @@ def test_inspect_says_what_a_file_holds(
 def test_inspect_refuses_what_is_no_onnx_file(
     exported: ExportReport, tmp_path: Path, failing: Failing, content: str
 ) -> None:
-    whole = (exported.bundle.root / "model.onnx").read_bytes()
+    whole = (exported.bundle.root / "model.fp32.onnx").read_bytes()
     broken = tmp_path / "broken.onnx"
     broken.write_bytes({"truncated": whole[:-5000], "text": b"hello\n", "empty": b""}[content])
     assert "broken.onnx" in failing(4, "inspect", broken)

@@ -117,16 +117,15 @@ def test_the_reference_normalises_by_itself(plain_network: nn.Module) -> None:
     np.testing.assert_allclose(reference(pixels)["pascal"], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_good_artifact_passes_alone_and_in_threes(
+def test_a_good_artifact_passes_alone_in_pairs_and_in_its_largest_batch(
     exported: ExportReport, checkpoint: Checkpoint
 ) -> None:
     reference = Reference(bare_network(checkpoint), ["pascal", "cihp"], mean=MEAN, std=STD)
     entries = verify(exported.bundle, reference)
     assert {(e["head"], e["batch"], e["images"]) for e in entries} == {
-        ("pascal", 1, 6),
-        ("pascal", 3, 3),
-        ("cihp", 1, 6),
-        ("cihp", 3, 3),
+        (head, batch, images)
+        for head in ("pascal", "cihp")
+        for batch, images in ((1, 8), (2, 8), (16, 16))
     }
     assert {e["verdict"] for e in entries} == {"pass"}
     assert max(e["max_abs"] for e in entries) < 1e-4

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hp_export import write
+from hp_export import options as options_module
+from hp_export import workshop
 from hp_export.census import MANIFEST_KEY, read_onnx, take_census
 from hp_export.golden import read_golden, replay_golden
 from hp_export.strip import bare_network
@@ -32,9 +33,9 @@ from hp_trainer.models.sst import MEAN, STD
 @pytest.fixture
 def without_tracing(exported: ExportReport, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
     """Answers every trace with the model that was traced once; a test may change it."""
-    model = read_onnx(exported.bundle.root / "model.onnx")
+    model = read_onnx(exported.bundle.root / "model.fp32.onnx")
     del model.metadata_props[:]
-    monkeypatch.setattr(write, "to_onnx", lambda *_args, **_options: model)
+    monkeypatch.setattr(workshop, "to_onnx", lambda *_args, **_options: model)
     return model
 
 
@@ -47,7 +48,7 @@ def test_the_bundle_reads_back_and_its_files_are_those_it_names(exported: Export
     assert sorted(p.name for p in bundle.root.rglob("*") if p.is_file()) == [
         "bundle.json",
         "golden.npz",
-        "model.onnx",
+        "model.fp32.onnx",
     ]
 
 
@@ -67,13 +68,13 @@ def test_the_manifest_holds_a_passed_verdict_for_every_head_and_batch(
 ) -> None:
     entries = read_bundle(exported.bundle.root).verify
     assert {(e["head"], e["batch"]) for e in entries} == {
-        (head, batch) for head in ("pascal", "cihp") for batch in (1, 3)
+        (head, batch) for head in ("pascal", "cihp") for batch in (1, 2, 16)
     }
     assert {e["verdict"] for e in entries} == {"pass"}
 
 
 def test_a_lone_onnx_file_still_says_what_it_is(exported: ExportReport) -> None:
-    census = take_census(read_onnx(exported.bundle.root / "model.onnx"))
+    census = take_census(read_onnx(exported.bundle.root / "model.fp32.onnx"))
     manifest = json.loads(census.metadata[MANIFEST_KEY])
     bundle = exported.bundle
     assert manifest["name"] == bundle.name
@@ -88,8 +89,8 @@ def test_the_card_says_which_weights_these_are(
     assert origin["step"] == 7
     changed = {key: value.clone() for key, value in checkpoint.model.items()}
     changed["heads.cihp.bias"][0] += 1
-    assert write._provenance(checkpoint) == origin
-    assert write._provenance(replace(checkpoint, model=changed)) != origin
+    assert options_module._provenance(checkpoint) == origin
+    assert options_module._provenance(replace(checkpoint, model=changed)) != origin
 
 
 def test_golden_labels_are_the_network_s_own(
@@ -167,7 +168,7 @@ def test_a_failed_export_leaves_the_older_bundle_as_it_was(
         raise ExportError("cannot be traced")
 
     before = {p: p.read_bytes() for p in bundle_folder.rglob("*") if p.is_file()}
-    monkeypatch.setattr(write, "to_onnx", untraceable)
+    monkeypatch.setattr(workshop, "to_onnx", untraceable)
     with pytest.raises(ExportError):
         export_bundle(checkpoint, bundle_folder)
     assert {p: p.read_bytes() for p in bundle_folder.rglob("*") if p.is_file()} == before
@@ -191,7 +192,9 @@ def test_a_new_export_replaces_an_older_bundle(
 def test_fp16_weights_pass_the_same_gate(
     checkpoint: Checkpoint, without_tracing: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    report = export_bundle(checkpoint, tmp_path / "half", ExportOptions(precision="fp16-weights"))
+    report = export_bundle(
+        checkpoint, tmp_path / "half", ExportOptions(precisions=("fp16-weights",))
+    )
     (artifact,) = read_bundle(tmp_path / "half").artifacts
     assert (artifact.precision_asked, artifact.precision_found) == ("fp16-weights", "fp16-weights")
     assert report.census.weights["float16"] > report.census.weights["float32"]
@@ -212,7 +215,9 @@ def test_a_folder_that_is_no_bundle_is_never_overwritten(
     [
         (ExportOptions(heads=("atr",)), UnknownHead, "it has pascal, cihp"),
         (ExportOptions(size_hw=(64, 100)), ConfigError, "the nearest is 64x96"),
-        (ExportOptions(precision="int8"), ConfigError, "fp32 or fp16-weights"),
+        (ExportOptions(precisions=("fp32", "fp8")), ConfigError, "this version writes fp32, fp16"),
+        (ExportOptions(precisions=("bf16",)), ConfigError, "cannot be written: ONNX convolutions"),
+        (ExportOptions(precisions=("int8",)), ConfigError, "add --calib DIR"),
         (ExportOptions(opset=20), ConfigError, "opset is 20"),
     ],
 )

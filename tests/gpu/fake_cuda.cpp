@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <map>
+#include <mutex>
 #include <string>
 
 struct Index3 {
@@ -17,10 +18,12 @@ static thread_local Index3 blockIdx, blockDim, threadIdx;
 
 namespace {
 std::map<void*, size_t> blocks;
+std::mutex guard;    // of blocks and used_bytes
 size_t limit_bytes = size_t(1) << 40, used_bytes = 0;
 int failing = 0;     // every call from now on returns this
 long launches = 0, copies_up = 0, copies_down = 0;
 bool capturing = false;
+thread_local void* current = nullptr;  // as on a GPU: memory is freed in a context, or not at all
 const char* const names[] = {
     "hp_fit", "hp_label_float", "hp_label_half", "hp_merge_float", "hp_merge_half", "hp_softmax"};
 
@@ -138,6 +141,10 @@ int cuDeviceGet(int* device, int index) {
     *device = index;
     return 0;
 }
+int cuDeviceGetName(char* name, int, int) {
+    strcpy(name, "Host");
+    return 0;
+}
 int cuDeviceGetAttribute(int* value, int which, int) {
     *value = which == 75 ? 9 : 0;
     return 0;
@@ -148,7 +155,14 @@ int cuDevicePrimaryCtxRetain(void** context, int) {
     return 0;
 }
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
-int cuCtxSetCurrent(void*) { return 0; }
+int cuCtxSetCurrent(void* context) {
+    current = context;
+    return 0;
+}
+int cuCtxGetCurrent(void** context) {
+    *context = current;
+    return 0;
+}
 int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
     *total = limit_bytes;
     *free_bytes = limit_bytes - used_bytes;
@@ -156,6 +170,8 @@ int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
 }
 int cuMemAlloc_v2(void** at, size_t size) {
     if (failing) return failing;
+    if (!current) return 201;
+    const std::lock_guard<std::mutex> lock(guard);
     if (used_bytes + size > limit_bytes) return 2;
     *at = aligned_alloc(256, (size + 255) / 256 * 256);
     blocks[*at] = size;
@@ -163,6 +179,8 @@ int cuMemAlloc_v2(void** at, size_t size) {
     return 0;
 }
 int cuMemFree_v2(void* at) {
+    if (!current) return 201;
+    const std::lock_guard<std::mutex> lock(guard);
     used_bytes -= blocks.at(at);
     blocks.erase(at);
     free(at);

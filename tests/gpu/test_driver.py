@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -46,6 +47,15 @@ def test_memory_is_freed_with_its_last_reference(gpu, fake_cuda) -> None:
     assert fake_cuda.fake_used() == before + 5000
     del memory
     gc.collect()
+    assert fake_cuda.fake_used() == before
+
+
+def test_memory_is_freed_in_a_thread_that_knows_of_no_gpu(gpu, fake_cuda) -> None:
+    before = fake_cuda.fake_used()
+    held = [gpu.allocator.allocate(5000)]
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join(30)
     assert fake_cuda.fake_used() == before
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from hp_sdk.errors import BackendError, DeviceOutOfMemory, InputError
 from hp_sdk.gpu.device import Gpu
 from hp_sdk.gpu.driver import CudaStream
 from hp_sdk.gpu.engine import Tensor
-from hp_sdk.gpu.pipeline import STAGES, Answers, Ask, DevicePipeline
+from hp_sdk.gpu.pipeline import DevicePipeline
 from hp_sdk.gpu.pixels import device_photo
+from hp_sdk.gpu.replay import MOST_SIZES, Replays, bucket_of
+from hp_sdk.gpu.ticket import STAGES, Answers, Ask
 from hp_sdk.postprocess import merged_labels_and_confidence
 from hp_sdk.tta import TTA, are_logits, fit_views, merge_views
 
@@ -38,7 +41,7 @@ def scores_of(batch: np.ndarray, classes: int) -> np.ndarray:
 def memory_at(pointer: int, shape: Sequence[int], dtype: type) -> np.ndarray:
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = (ctypes.c_uint8 * count).from_address(pointer)
-    return np.frombuffer(raw, dtype).reshape(shape)
+    return np.ctypeslib.as_array(raw).view(dtype).reshape(shape)
 
 
 class HostEngine:
@@ -51,9 +54,17 @@ class HostEngine:
             head.output: Tensor((head.domain.num_classes, 16, 24), np.dtype(self.dtype))
             for head in HEADS.values()
         }
-        self.can_capture = False
+        self.scratch_bytes = 0
         self.counts: list[int] = []
+        self.contexts = 0
         self.closed = False
+
+    def open_context(self, scratch: int) -> HostEngine:
+        self.contexts += 1
+        return self
+
+    def can_capture(self, stream: CudaStream) -> bool:
+        return False
 
     def enqueue(
         self, count: int, image: int, outputs: Mapping[str, int], stream: CudaStream
@@ -75,18 +86,24 @@ class CopyingEngine(HostEngine):
 
     def __init__(self, gpu: Gpu) -> None:
         super().__init__()
-        self.can_capture = True
         self.calls = 0
+        self.refuses = False
         self.sources = {}
         for name, tensor in self.outputs.items():
             scores = scores_of(photo(64, 96)[None], tensor.shape[0]).repeat(4, 0)
             self.sources[name] = gpu.allocator.allocate(scores.nbytes), scores.nbytes
             gpu.open_stream().upload(self.sources[name][0].pointer, scores)
 
+    def can_capture(self, stream: CudaStream) -> bool:
+        return True
+
     def enqueue(
         self, count: int, image: int, outputs: Mapping[str, int], stream: CudaStream
     ) -> None:
         self.calls += 1
+        if self.refuses and self.calls > 1:
+            self.refuses = False
+            raise BackendError("not while a stream records")
         for name, pointer in outputs.items():
             memory, size = self.sources[name]
             stream.copy(pointer, memory.pointer, size)
@@ -112,7 +129,7 @@ def gpu(fake_cuda):
     return Gpu(memory="driver")
 
 
-def pipeline_of(gpu: Gpu, engine: HostEngine | None = None, **options: int) -> DevicePipeline:
+def pipeline_of(gpu: Gpu, engine: HostEngine | None = None, **options: Any) -> DevicePipeline:
     return DevicePipeline(gpu, engine or HostEngine(), SPEC, HEADS, **options)
 
 
@@ -172,22 +189,44 @@ def test_batches_in_flight_do_not_mix(gpu) -> None:
         assert set(ticket.device_ms) == set(STAGES)
 
 
-def test_a_taken_slot_makes_the_next_batch_wait(gpu) -> None:
+def test_a_batch_that_needs_a_slot_finishes_the_oldest_first(gpu) -> None:
     pipeline = pipeline_of(gpu, slots=1)
     ask = Ask(heads=("cihp",), tta=PLAIN)
-    first, done = pipeline.submit([photo(50, 50)], ask), threading.Event()
-    images = [photo(40, 60)]
+    images = [photo(50, 50, seed=1), photo(40, 60, seed=2), photo(70, 30, seed=3)]
+    tickets = [pipeline.submit([image], ask) for image in images]
+    for _ in range(2):  # the answers stay in their tickets
+        for ticket, image in zip(tickets, images, strict=True):
+            assert_same(ticket.answers(), [image])
 
-    def second() -> None:
-        assert_same(pipeline.submit(images, ask).answers(), images)
-        done.set()
 
-    thread = threading.Thread(target=second)
-    thread.start()
-    assert not done.wait(0.2)
-    first.answers()
-    thread.join(30)
-    assert done.is_set()
+def test_a_batch_that_nobody_asks_for_keeps_no_slot(gpu) -> None:
+    pipeline = pipeline_of(gpu, slots=1)
+    ask, image = Ask(heads=("cihp",), tta=PLAIN), photo(50, 50)
+    pipeline.submit([photo(30, 30)], ask)
+    assert_same(pipeline.parse([image], ask), [image])
+
+
+def test_many_threads_share_few_slots(gpu) -> None:
+    pipeline = pipeline_of(gpu, slots=2)
+    ask = Ask(heads=("cihp",), tta=PLAIN)
+    images = [photo(110 + i, 90, seed=i) for i in range(12)]
+
+    def work(first: int) -> None:
+        mine = images[first : first + 3]
+        assert_same(pipeline.parse(mine, ask), mine)
+        batch = np.zeros((1, *SPEC.size_hw, 3), np.uint8)
+        assert pipeline.scores(batch, ["logits.cihp"])["logits.cihp"].shape == (1, 20, 16, 24)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(work, first) for first in range(0, 12, 3)]:
+            future.result(60)
+
+
+def test_scores_of_network_inputs_come_to_the_host(gpu) -> None:
+    batch = np.stack([photo(64, 96, seed=i) for i in range(3)])
+    found = pipeline_of(gpu).scores(batch, ["logits.cihp", "logits.pascal"])
+    for name, scores in found.items():
+        assert np.array_equal(scores, scores_of(batch, scores.shape[1])), name
 
 
 def test_running_out_of_memory_halves_the_batch_and_goes_on(gpu, fake_cuda) -> None:
@@ -250,7 +289,7 @@ def test_photos_on_the_device_never_visit_the_host(gpu, fake_cuda) -> None:
         assert there is not None
         assert there.size_hw == (80, 120)
         before = fake_cuda.fake_copies_up(), fake_cuda.fake_copies_down()
-        ask = Ask(heads=("cihp",), tta=PLAIN, keep_on_device=True)
+        ask = Ask(heads=("cihp",), tta=PLAIN, to_host=False, keep_on_device=True)
         (answer,) = pipeline.parse([there], ask)
         # the two tables go up; nothing comes down
         assert fake_cuda.fake_copies_up() - before[0] == 2
@@ -292,7 +331,52 @@ def test_a_recorded_network_is_replayed(gpu) -> None:
     ask, image = Ask(heads=("cihp",), tta=PLAIN), photo(64, 96)
     for _ in range(3):
         assert_same(pipeline.parse([image], ask), [image])
-    assert engine.calls == 2  # once to warm up, once to record
+    assert engine.calls == 2  # once as it is, once to record
+
+
+def test_a_network_that_cannot_be_recorded_runs_without(gpu, caplog) -> None:
+    engine = CopyingEngine(gpu)
+    engine.refuses = True
+    pipeline = pipeline_of(gpu, engine, slots=1)
+    ask, image = Ask(heads=("cihp",), tta=PLAIN), photo(64, 96)
+    for _ in range(3):
+        assert_same(pipeline.parse([image], ask), [image])
+    assert "without a CUDA graph" in caplog.text
+    assert engine.calls == 4
+
+
+def test_each_batch_size_has_a_context_and_the_least_used_go(gpu) -> None:
+    engine, stream = HostEngine(batch_max=12), gpu.open_stream()
+    outputs = {
+        name: gpu.allocator.allocate(12 * t.size_bytes) for name, t in engine.outputs.items()
+    }
+    pointers = {name: memory.pointer for name, memory in outputs.items()}
+    image = gpu.allocator.allocate(12 * 64 * 96 * 3)
+    replays = Replays(engine, graphs=True)
+    for count in range(1, MOST_SIZES + 2):
+        replays.run(count, image.pointer, pointers, 0, stream)
+    assert replays.sizes == tuple(range(2, MOST_SIZES + 2))
+    replays.run(2, image.pointer, pointers, 0, stream)
+    replays.run(1, image.pointer, pointers, 0, stream)
+    assert replays.sizes == (*range(4, MOST_SIZES + 2), 2, 1)
+    assert engine.contexts == MOST_SIZES + 2
+
+
+def test_batches_are_filled_up_to_one_of_few_sizes() -> None:
+    engine = HostEngine(batch_min=2, batch_max=40)
+    sizes = {bucket_of(count, engine) for count in range(1, 41)}
+    assert len(sizes) <= MOST_SIZES + 1
+    assert all(count <= bucket_of(count, engine) <= count + 4 for count in range(2, 41))
+    assert bucket_of(1, engine) == 2
+    assert bucket_of(1, HostEngine(batch_max=40)) == 1
+
+
+def test_photos_that_need_windows_or_too_many_views_are_not_taken(gpu) -> None:
+    pipeline = pipeline_of(gpu, HostEngine(half=True))
+    assert pipeline.takes((2000, 30), Ask(heads=("cihp",), tta=TTA(flip=True)))
+    for tta in (TTA(scales=(1.0, 1.5)), TTA(scales=(1.0, 0.8, 0.6), flip=True)):
+        assert not pipeline.takes((60, 60), Ask(heads=("cihp",), tta=tta))
+    assert not pipeline.takes((60, 60), Ask(heads=("cihp",), tta=TTA(flip=True, average="probs")))
 
 
 def test_a_closed_pipeline_frees_everything_and_says_so(gpu, fake_cuda) -> None:
