@@ -31,8 +31,9 @@ from hp_sdk.errors import (
 Install = Callable[..., Path]
 SMALL = EngineOptions(batch=(1, 2, 4))
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from hp_export.tensorrt.engines import build_engines
 from hp_export.tensorrt.options import EngineOptions
 build_engines(Path(sys.argv[1]), Path(sys.argv[2]), EngineOptions(batch=(1, 2, 4)))
