@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,11 @@ import onnx
 from numpy.typing import NDArray
 
 from hp_export.observe import Values, largest_values, look_inside
-from hp_export.quantise import LEVELS, Layer
+from hp_export.quantise import CHANNEL_AXIS, LEVELS, Layer
 
 BINS = 2048
+_PRICES = (0.0, 0.5, 1.0)
+"""Powers of a layer's size by which its harm is divided."""
 _CANDIDATES = np.linspace(0.2, 1.0, 41)
 """Parts of the largest value at which to clip, tried in turn."""
 
@@ -64,13 +67,30 @@ def _histogram(values: Values, largest: float) -> NDArray[np.int64]:
     return np.bincount(index.ravel(), minlength=BINS)
 
 
+def count_layer_macs(
+    model: onnx.ModelProto, layers: Collection[Layer], image: NDArray[np.uint8]
+) -> dict[str, int]:
+    """Layer → multiply-accumulates for one picture (1, h, w, 3)."""
+    sizes = {
+        name: values.size
+        for name, values in look_inside(model, {layer.output for layer in layers}, image)
+    }
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    return {
+        layer.name: sizes[layer.output]
+        * math.prod(weights[layer.weight])
+        // weights[layer.weight][CHANNEL_AXIS[layer.operator]]
+        for layer in layers
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which layers compute in int8, and what was measured to decide it."""
 
     layers: tuple[Layer, ...]
     kept: tuple[str, ...]
-    """Layers left in float32, most sensitive first."""
+    """Layers left in float32, the most harmful first."""
     agreement: float
 
 
@@ -78,19 +98,33 @@ def choose_layers(
     layers: Sequence[Layer],
     agreement: Callable[[Collection[Layer]], float],
     *,
+    macs: Mapping[str, int],
     required: float,
 ) -> Choice:
-    """As many layers as pass: the most harmful ones stay out.
+    """As much arithmetic as passes: harmful layers stay out.
 
     `agreement(layers)` measures a model with these layers in int8. If all of them together miss
-    `required`, each is tried alone, and the fewest of the worst are left out that suffice.
+    `required`, each is tried alone; layers are ranked by harm and by harm for what they save, of
+    each ranking the fewest of the worst are left out that suffice, and the ranking that keeps most
+    multiply-accumulates in int8 wins.
     """
     found = agreement(layers)
     if found >= required:
         return Choice(tuple(layers), (), found)
-    alone = {layer.name: agreement([layer]) for layer in layers}
-    worst_first = sorted(layers, key=lambda layer: alone[layer.name])
-    low, high, best = 0, len(layers), 1.0  # leaving out `low` fails, leaving out `high` passes
+    harm = {layer.name: 1 - agreement([layer]) for layer in layers}
+    choices = []
+    for power in _PRICES:
+        price = {layer: harm[layer.name] / macs[layer.name] ** power for layer in layers}
+        worst_first = sorted(layers, key=price.__getitem__, reverse=True)
+        choices.append(_leave_out(worst_first, agreement, required))
+    return max(choices, key=lambda choice: sum(macs[layer.name] for layer in choice.layers))
+
+
+def _leave_out(
+    worst_first: Sequence[Layer], agreement: Callable[[Collection[Layer]], float], required: float
+) -> Choice:
+    """Without the fewest of the worst, found by halving."""
+    low, high, best = 0, len(worst_first), 1.0  # leaving out `low` fails, leaving out `high` passes
     while high - low > 1:
         middle = (low + high) // 2
         found = agreement(worst_first[middle:])
@@ -98,6 +132,5 @@ def choose_layers(
             high, best = middle, found
         else:
             low = middle
-    kept = {layer.name for layer in worst_first[:high]}
-    chosen = tuple(layer for layer in layers if layer.name not in kept)
-    return Choice(chosen, tuple(layer.name for layer in worst_first[:high]), best)
+    kept = tuple(layer.name for layer in worst_first[:high])
+    return Choice(tuple(worst_first[high:]), kept, best)

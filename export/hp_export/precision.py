@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hp_export.agreement import COMMON, TOLERANCES, mean_iou
-from hp_export.calibrate import choose_layers, clip_values
+from hp_export.calibrate import choose_layers, clip_values, count_layer_macs
 from hp_export.half import LARGEST_HALF, out_of_range, to_half
 from hp_export.observe import copy_of, run_model
 from hp_export.photos import Photos
@@ -151,7 +151,10 @@ def _quantise(model: onnx.ModelProto, evidence: Evidence) -> Lowered:
     reached = {rule: agreement(rule, layers) for rule in rules}
     best = max(reached, key=lambda rule: reached[rule])
     required = min(1.0, TOLERANCES["int8"].miou + _RESERVE)
-    choice = choose_layers(layers, lambda chosen: agreement(best, chosen), required=required)
+    macs = count_layer_macs(model, layers, photos.held_out[:1])
+    choice = choose_layers(
+        layers, lambda chosen: agreement(best, chosen), macs=macs, required=required
+    )
     largest = {name: rules[best][seen] for name, seen in measured.items()}
     notes = {
         "clip": best,

@@ -23,7 +23,7 @@ from hp_export.observe import consumers_of, copy_of
 
 LEVELS = 127
 """Steps on each side of zero."""
-_CHANNEL_AXIS = {"Conv": 0, "MatMul": 1}
+CHANNEL_AXIS = {"Conv": 0, "MatMul": 1}
 """Operator → axis of its weight that counts output channels."""
 _SMALLEST = 1e-9
 
@@ -67,7 +67,7 @@ def quantisable(model: onnx.ModelProto) -> tuple[Layer, ...]:
             watched=watched(node.output[0]),
         )
         for node in model.graph.node
-        if node.op_type in _CHANNEL_AXIS
+        if node.op_type in CHANNEL_AXIS
         and node.name not in islands
         and weights.get(node.input[1], 0) >= 2
         and node.input[0] not in weights
@@ -118,7 +118,7 @@ class _Insertion:
     def _insert(self, node: onnx.NodeProto, layer: Layer) -> None:
         if node.input[0] == layer.data:  # else it comes from an int8 convolution
             node.input[0] = self._activation(layer.data)
-        node.input[1] = self._weight(layer.weight, _CHANNEL_AXIS[layer.operator])
+        node.input[1] = self._weight(layer.weight, CHANNEL_AXIS[layer.operator])
         self.nodes.append(node)
         if layer.operator == "Conv":
             self._quantise(layer.output)

@@ -33,8 +33,13 @@ def repository_files() -> Iterator[Path]:
     yield from (path for path in REPOSITORY.iterdir() if path.is_file())
     for folder in FOLDERS:
         for path in (REPOSITORY / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts and "build" not in path.parts:
+            if path.is_file() and not any(map(is_made, path.parts)):
                 yield path
+
+
+def is_made(folder: str) -> bool:
+    """Whether a part of a path names a cache or a build (`build`, `build-asan`)."""
+    return folder == "__pycache__" or folder == "build" or folder.startswith("build-")
 
 
 def text_of(path: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from hp_export import precision
-from hp_export.calibrate import BINS, CLIPS, choose_layers, clip_values
+from hp_export.calibrate import BINS, CLIPS, choose_layers, clip_values, count_layer_macs
 from hp_export.census import take_census
 from hp_export.observe import run_model
 from hp_export.photos import Photos
@@ -98,9 +98,33 @@ def layer(name: str) -> Layer:
     return Layer(name=name, operator="Conv", data="x", weight="w", output="y", watched="y")
 
 
+EQUAL = dict.fromkeys("abcde", 100)
+
+
+def test_a_large_layer_is_worth_more_harm_than_a_small_one() -> None:
+    harm = {"a": 0.03, "b": 0.02, "c": 0.001}
+
+    def agreement(chosen: Collection[Layer]) -> float:
+        return 1 - sum(harm[one.name] for one in chosen)
+
+    layers = [layer(name) for name in harm]
+    choice = choose_layers(layers, agreement, macs={"a": 900, "b": 10, "c": 10}, required=0.96)
+    assert choice.kept == ("b",)
+
+
+def test_arithmetic_is_counted_per_layer() -> None:
+    model = small_model()
+    h, w = SIZE_HW
+    assert count_layer_macs(model, quantisable(model), IMAGES[:1]) == {
+        "conv1": h * w * 8 * 27,
+        "conv2": h * w * 8 * 72,
+        "product": h * w * 8 * 8,
+    }
+
+
 def test_all_layers_are_taken_if_together_they_pass() -> None:
     layers = [layer(name) for name in "abc"]
-    choice = choose_layers(layers, lambda chosen: 1 - 0.01 * len(chosen), required=0.97)
+    choice = choose_layers(layers, lambda chosen: 1 - 0.01 * len(chosen), macs=EQUAL, required=0.97)
     assert (choice.layers, choice.kept) == (tuple(layers), ())
 
 
@@ -110,15 +134,17 @@ def test_the_most_harmful_layers_stay_out_and_no_more_than_needed() -> None:
     def agreement(chosen: Collection[Layer]) -> float:
         return 1 - sum(harm[one.name] for one in chosen)
 
-    choice = choose_layers([layer(name) for name in harm], agreement, required=0.99)
+    choice = choose_layers([layer(name) for name in harm], agreement, macs=EQUAL, required=0.99)
     assert choice.kept == ("b", "d")
-    assert [one.name for one in choice.layers] == ["a", "c", "e"]
+    assert {one.name for one in choice.layers} == {"a", "c", "e"}
     assert choice.agreement == pytest.approx(0.994)
 
 
 def test_a_gate_that_nothing_passes_leaves_everything_as_it_was() -> None:
     layers = [layer(name) for name in "abc"]
-    choice = choose_layers(layers, lambda chosen: 1.0 if not chosen else 0.5, required=0.97)
+    choice = choose_layers(
+        layers, lambda chosen: 1.0 if not chosen else 0.5, macs=EQUAL, required=0.97
+    )
     assert choice.layers == ()
 
 
