@@ -247,3 +247,32 @@ def test_help_names_the_other_actions(capsys: pytest.CaptureFixture[str]) -> Non
         main(["--help"])
     assert caught.value.code == 0
     assert "check BUNDLE | strip CHECKPOINT -o OUT | inspect FILE" in capsys.readouterr().out
+
+
+@pytest.mark.tensorrt
+def test_one_command_writes_files_engines_and_a_model_repository(
+    model: onnx.ModelProto,
+    checkpoint_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = tmp_path / "bundle"
+    options = ["--format", "onnx,tensorrt-rtx", "--compute-capability", "8.6", "--no-verify"]
+    options += ["--triton", str(tmp_path / "models")]
+    assert main([str(checkpoint_file), "-o", str(target), *options]) == 0
+    runtimes = {artifact.runtime: artifact.file for artifact in read_bundle(target).artifacts}
+    assert set(runtimes) == {"onnx", "tensorrt-rtx"}
+    assert f"wrote {tmp_path / 'models'}" in capsys.readouterr().out
+    assert (tmp_path / "models" / "bundle" / "config.pbtxt").is_file()
+    assert main(["inspect", str(target / runtimes["tensorrt-rtx"])]) == 0
+    assert "compute capability 8.6" in capsys.readouterr().out
+
+
+def test_deferred_engines_become_a_kit_beside_the_bundle(
+    model: onnx.ModelProto, checkpoint_file: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "bundle"
+    options = ["--format", "onnx,tensorrt", "--defer"]
+    assert main([str(checkpoint_file), "-o", str(target), *options]) == 0
+    assert [artifact.runtime for artifact in read_bundle(target).artifacts] == ["onnx"]
+    assert (tmp_path / "bundle-tensorrt-kit" / "build.py").is_file()
