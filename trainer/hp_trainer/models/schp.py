@@ -129,7 +129,7 @@ class SCHP(nn.Module):
         )
 
     def forward(self, image: Tensor, heads: Sequence[str] | None = None) -> dict[str, Tensor]:
-        check_size(image, STEP)
+        check_size(int(image.shape[2]), int(image.shape[3]), STEP)
         sides = (int(image.shape[2]), int(image.shape[3]))
         logits = self.native(image, heads)
         return {name: _register(x, sides, self.config.pad) for name, x in logits.items()}

@@ -151,7 +151,7 @@ class SegFormer(nn.Module):
         )
 
     def forward(self, image: Tensor, heads: Sequence[str] | None = None) -> dict[str, Tensor]:
-        check_size(image, STEP)
+        check_size(int(image.shape[2]), int(image.shape[3]), STEP)
         maps: list[Tensor] = []
         x = image
         for stage in self.stages:

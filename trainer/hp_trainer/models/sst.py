@@ -25,6 +25,7 @@ from hp_trainer.models.backbone import BACKBONES, build_backbone
 from hp_trainer.models.backbone import NORMS as BACKBONE_NORMS
 from hp_trainer.models.decoder import Decoder, DecoderStage, SwinStage
 from hp_trainer.models.encoder import CORES, Encoder, EncoderShape
+from hp_trainer.models.sizes import check_size
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
@@ -168,7 +169,7 @@ class SST(nn.Module):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """[H_1, H_2, H_3] at strides 16, 8, 4, each (N, D, h, w)."""
-        _check_size(int(image.shape[2]), int(image.shape[3]))
+        check_size(int(image.shape[2]), int(image.shape[3]))
         maps = dict(zip(STRIDES, self.backbone(image), strict=True))
         strides = self.config.encoder_strides
         encoded = dict(zip(strides, self.encoder([maps[s] for s in strides]), strict=True))
@@ -206,15 +207,6 @@ def _swin(config: SSTConfig, depth: int) -> SwinStage:
         config.decoder_mlp,
         config.drop_path,
     )
-
-
-def _check_size(h: int, w: int) -> None:
-    if h % 32 or w % 32 or not h or not w:
-        legal = [max(32, 32 * round(size / 32)) for size in (h, w)]
-        raise ConfigError(
-            f"the network takes heights and widths that are multiples of 32, not {h}x{w}; "
-            f"the nearest is {legal[0]}x{legal[1]}"
-        )
 
 
 def normalise(images: Tensor) -> Tensor:

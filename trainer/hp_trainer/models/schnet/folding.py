@@ -22,7 +22,8 @@ from hp_trainer.models.schnet.clip_vision import CLIPVision, Renormalise
 from hp_trainer.models.schnet.ftm import FTM
 from hp_trainer.models.schnet.positions import gather_relative, resize_positions
 from hp_trainer.models.schnet.sam import PATCH, SAMAttention, SAMBlock
-from hp_trainer.models.schnet.schnet import SCHNet, check_size
+from hp_trainer.models.schnet.schnet import SCHNet
+from hp_trainer.models.sizes import check_size
 
 
 def fold(

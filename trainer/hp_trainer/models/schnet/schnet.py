@@ -31,6 +31,7 @@ from hp_trainer.models.schnet.similarity import SimModule
 from hp_trainer.models.schnet.srm import SRM, resize_tokens
 from hp_trainer.models.schnet.text import REMEDY, TextFeatures
 from hp_trainer.models.schnet.upernet import UperNet
+from hp_trainer.models.sizes import check_size
 
 __all__ = ["PRESETS", "STRIDE", "TRAINABLE", "SCHNet", "SCHNetConfig"]
 
@@ -220,16 +221,6 @@ class SCHNet(nn.Module):
         if self.config.recompute and self.training and torch.is_grad_enabled():
             return checkpoint(step, *values, use_reentrant=False)
         return step(*values)
-
-
-def check_size(h: int, w: int) -> None:
-    """Raise `ConfigError` unless both are multiples of 32."""
-    if h % 32 or w % 32 or not h or not w:
-        legal = [max(32, 32 * round(size / 32)) for size in (h, w)]
-        raise ConfigError(
-            f"the network takes heights and widths that are multiples of 32, not {h}x{w}; "
-            f"the nearest is {legal[0]}x{legal[1]}"
-        )
 
 
 def _sam(config: SCHNetConfig) -> SAMShape:
