@@ -300,6 +300,7 @@ class DevicePipeline:
         base = slot.labels.reserve(size_of(places, ask))
         for number, head in enumerate(ask.heads):
             pointer, dtype = scores[self.heads[head].output], self._dtype(head)
+            flip_perm = self.heads[head].domain.flip_perm  # once: the table holds it once per array
             if not are_logits(ask.tta):
                 shape = (len(views), *self._grid(head))
                 softmax_scores(self.gpu, pointer, shape, dtype, slot.stream)
@@ -308,7 +309,7 @@ class DevicePipeline:
                     seen,
                     labels=base + row[number].labels,
                     confidence=base + row[number].confidence if ask.confidence else 0,
-                    flip_perm=self.heads[head].domain.flip_perm,
+                    flip_perm=flip_perm,
                 )
                 for row, seen in zip(places, self._seen(head, pointer, views, ask), strict=True)
             ]

@@ -392,3 +392,14 @@ def test_a_closed_pipeline_frees_everything_and_says_so(gpu, fake_cuda) -> None:
     del pipeline
     gc.collect()
     assert fake_cuda.fake_used() == before
+
+
+def test_a_full_batch_of_mirrored_views_fits_the_tables(gpu) -> None:
+    tta, domain = TTA(flip=True), load_domain("ccp")
+    images = [photo(40 + i, 50, seed=i) for i in range(16)]
+    engine = HostEngine(batch_max=32)
+    engine.outputs = {"logits.ccp": Tensor((domain.num_classes, 16, 24), np.dtype(np.float32))}
+    pipeline = DevicePipeline(gpu, engine, SPEC, {"ccp": HeadSpec(domain, "logits.ccp")})
+    answers = pipeline.parse(images, Ask(heads=("ccp",), tta=tta))
+    assert engine.counts == [32]
+    assert [each["ccp"].labels.shape for each in answers] == [image.shape[:2] for image in images]  # type: ignore[union-attr]

@@ -94,10 +94,10 @@ def bindings(tmp_path: Path) -> Callable[[str], dict[str, str]]:
         python = f"cp{sys.version_info.major}{sys.version_info.minor}"
         found = sorted(FOLDER.glob(f"tensorrt_cu13_bindings-{major}.*-{python}-*.whl"))
         if not found:
-            pytest.skip(f"no wheel of tensorrt-cu13-bindings {major} in {FOLDER.name}")
+            pytest.skip(f"no wheel of tensorrt-cu13-bindings {major}: `make .venv/.dev` fetches it")
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
-            pytest.skip("no C compiler for the libraries that the bindings load")
+            pytest.skip("a C compiler is missing: install gcc to load the bindings")
         with zipfile.ZipFile(found[-1]) as wheel:
             wheel.extractall(tmp_path)
         source = tmp_path / "empty.c"
@@ -131,7 +131,7 @@ def test_every_name_used_exists_in_tensorrt_rtx(
     fake: Fake, onnx_file: Path, tmp_path: Path
 ) -> None:
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("tensorrt_rtx is not installed")
+        pytest.skip("TensorRT-RTX is missing: pip install tensorrt-rtx-cu13")
     names = used_names(fake("1.7.1.116"), onnx_file, tmp_path)
     assert "IBuilderConfig.set_compute_capability" in names
     assert missing_names("tensorrt_rtx", names) == []
