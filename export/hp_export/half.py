@@ -14,7 +14,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hp_export.census import WEIGHTED
-from hp_export.observe import consumers_of, copy_of, largest_values, producers_of, tensor_types
+from hp_export.observe import (
+    consumers_of,
+    copy_of,
+    keep_used_weights,
+    largest_values,
+    producers_of,
+    tensor_types,
+)
 from hp_sdk.image import Pixels
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -196,10 +203,7 @@ class _Conversion:
             self._convert(node)
         del graph.node[:], graph.value_info[:]
         graph.node.extend(self.nodes)
-        used = {name for node in self.nodes for name in node.input}
-        weights = [tensor for tensor in self.weights.values() if tensor.name in used]
-        del graph.initializer[:]
-        graph.initializer.extend(weights)
+        keep_used_weights(graph, list(self.weights.values()))
         return self.model
 
     def _convert(self, node: onnx.NodeProto) -> None:

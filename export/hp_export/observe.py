@@ -77,6 +77,14 @@ def consumers_of(model: onnx.ModelProto) -> Callable[[str], list[onnx.NodeProto]
     return lambda name: takers.get(name, [])
 
 
+def keep_used_weights(graph: onnx.GraphProto, weights: Sequence[onnx.TensorProto]) -> None:
+    """Make those of `weights` that a node reads the graph's only initialisers, in place."""
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in weights if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that shares nothing."""
     copy = onnx.ModelProto()

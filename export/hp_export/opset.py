@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper, numpy_helper
 
-from hp_export.observe import copy_of
+from hp_export.observe import copy_of, keep_used_weights
 from hp_sdk.errors import ExportError
 
 _DEFAULTS = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
@@ -34,10 +34,7 @@ def to_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
     for entry in copy.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = 17
-    used = {name for node in copy.graph.node for name in node.input}
-    kept = [tensor for tensor in copy.graph.initializer if tensor.name in used]
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(kept)
+    keep_used_weights(copy.graph, list(copy.graph.initializer))
     return copy
 
 

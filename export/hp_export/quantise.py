@@ -19,7 +19,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from hp_export.half import island_nodes
-from hp_export.observe import consumers_of, copy_of
+from hp_export.observe import consumers_of, copy_of, keep_used_weights
 
 LEVELS = 127
 """Steps on each side of zero."""
@@ -109,10 +109,7 @@ class _Insertion:
                 self._insert(node, layer)
         del graph.node[:], graph.value_info[:]
         graph.node.extend(self.nodes)
-        used = {name for node in self.nodes for name in node.input}
-        weights = [tensor for tensor in self.weights.values() if tensor.name in used]
-        del graph.initializer[:]
-        graph.initializer.extend(weights)
+        keep_used_weights(graph, list(self.weights.values()))
         return self.model
 
     def _insert(self, node: onnx.NodeProto, layer: Layer) -> None:
