@@ -33,7 +33,7 @@ from hp_sdk.planes import View
 from hp_sdk.postprocess import label_map, merged_labels
 from hp_sdk.preprocess import plan
 from tests.gpu.fake_tensorrt import make_trt, plan_of, table_of
-from tests.gpu.test_pipeline import OnDevice, memory_at
+from tests.gpu.host_engine import OnDevice, memory_at
 
 SPEC = InputSpec(size_hw=(64, 96))
 HEADS = {name: HeadSpec(load_domain(name), f"logits.{name}") for name in ("cihp", "pascal")}

@@ -13,7 +13,7 @@ from hp_sdk.gpu.driver import CudaStream
 from hp_sdk.gpu.pixels import device_photo
 from hp_sdk.gpu.ticket import Ask
 from hp_sdk.tta import TTA
-from tests.gpu.test_pipeline import (
+from tests.gpu.host_engine import (
     HEADS,
     PLAIN,
     SIZES,

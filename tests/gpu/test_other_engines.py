@@ -16,7 +16,7 @@ from hp_sdk.gpu.pipeline import DevicePipeline
 from hp_sdk.gpu.ticket import Ask
 from hp_sdk.gpu.torch_engine import TorchEngine
 from hp_sdk.tta import TTA
-from tests.gpu.test_pipeline import HEADS, SPEC, assert_same, memory_at, photo, scores_of
+from tests.gpu.host_engine import HEADS, SPEC, assert_same, memory_at, photo, scores_of
 
 NAMES = [head.output for head in HEADS.values()]
 CLASSES = {head.output: head.domain.num_classes for head in HEADS.values()}

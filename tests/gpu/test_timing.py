@@ -10,7 +10,7 @@ from hp_sdk.gpu.pipeline import DevicePipeline
 from hp_sdk.gpu.ticket import STAGES, Ask
 from hp_sdk.gpu.timing import copy_rates, pace
 from hp_sdk.tta import TTA
-from tests.gpu.test_pipeline import HEADS, SPEC, HostEngine
+from tests.gpu.host_engine import HEADS, SPEC, HostEngine
 
 
 @pytest.fixture
