@@ -2,6 +2,9 @@
 #   make demo   parse an example photo with the bundled model (runtime only, no torch)
 #   make test   install the workshop, then lint, types, arrows and tests
 #
+# And one needs CMake and a C++ compiler:
+#   make native build the accelerator hp_sdk._native, which is used from then on
+#
 # torch is pinned as torch==2.13.0. Where the package index offers a CPU build of it, pip takes that; the plain index has
 # only the CUDA build for Linux (gigabytes). There, name the index of CPU builds:
 #   make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
@@ -17,29 +20,34 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 PHOTO ?= examples/astronaut.jpg
 PYTEST_ARGS ?= -n auto
+WITHOUT_NATIVE := $(patsubst %,tests/sdk/test_%.py,parser postprocess preprocess recipe smoothing tta windows)
 
 ifdef PIP_EXTRA_INDEX_URL
 export PIP_EXTRA_INDEX_URL
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs model clean
+.PHONY: help demo test lint format docs model native clean
 
 help:
 	@echo "make demo     parse $(PHOTO) with the bundled model; writes to out/"
 	@echo "make test     lint, types, arrows, tests"
+	@echo "make native   build the accelerator hp_sdk._native (CMake and a C++ compiler)"
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make format   ruff format and the safe fixes"
 	@echo "make docs     the documentation, as pages in site/"
 	@echo "make model    train and export the bundled model (hours; HP_DATA names the folder of photos)"
-	@echo "make clean    remove $(VENV), out/ and the C++ builds"
+	@echo "make clean    remove $(VENV), out/ and what was built in C++"
 
 demo: $(VENV)/.runtime
 	@$(BIN)/hp-parse "$(PHOTO)" --model cihp --output out --save labels,overlay,json
 
 # Several processes: runtimes with thread pools of their own (OpenVINO, torch, ONNX Runtime) stay apart.
+# The accelerator is tested where it can be built, and what it replaces in either case.
 test: lint
+	-$(MAKE) native
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/sdk tests/contract
+	HP_NATIVE=0 $(BIN)/python -m pytest $(PYTEST_ARGS) $(WITHOUT_NATIVE)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/trainer/schnet
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/trainer --ignore=tests/trainer/schnet
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/export tests/e2e
@@ -52,6 +60,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+native: $(VENV)/.runtime
+	@$(BIN)/python -c "import nanobind" 2>/dev/null || \
+		$(PIP) install --quiet --constraint constraints.txt nanobind
+	@cpp_bindings/python/build.sh $(BIN)/python
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -67,7 +80,7 @@ model: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" HP_DATA="$(HP_DATA)" scripts/train_default.sh
 
 clean:
-	rm -rf $(VENV) out cpp_bindings/build*
+	rm -rf $(VENV) out cpp_bindings/build* hp_sdk/_native.*
 
 # The environment is one: `test` adds the workshop to what `demo` installed. The stamps make a second call offline.
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python

@@ -19,6 +19,7 @@ from hp_sdk.bundle import read_bundle, verify_files
 from hp_sdk.errors import HpError
 from hp_sdk.machine import Graphics, Machine, find_nvidia, read_machine
 from hp_sdk.models import ModelEntry, home, list_models
+from hp_sdk.native import accelerator
 from hp_sdk.probe import Fact, Outcome, run_probe
 
 Probe = Callable[..., Outcome]
@@ -96,6 +97,8 @@ class Report:
     graphics: Graphics
     opencv: str
     """Version, or nothing if OpenCV cannot be imported."""
+    native: str = ""
+    """Whether the accelerator is in use, or why not."""
     runtimes: tuple[RuntimeReport, ...]
     bundles: tuple[BundleReport, ...]
     home: str
@@ -123,6 +126,7 @@ def examine(probe: Probe = run_probe) -> Report:
         machine=read_machine(),
         graphics=find_nvidia() or _driver(probe("driver")),
         opencv=str(_first(opencv.facts, "version") or ""),
+        native=accelerator().state,
         runtimes=tuple(_runtime(name, bundles, probe) for name in BACKENDS),
         bundles=bundles,
         home=str(home()),
@@ -241,6 +245,11 @@ def _no_opencv(crash: str) -> Problem:
     )
 
 
+def _stale_native(report: Report) -> Iterator[Problem]:
+    if accelerator().is_stale:
+        yield Problem(f"hp_sdk._native is {report.native}", "make native")
+
+
 def _no_runtime(report: Report) -> Iterator[Problem]:
     if all(runtime.state == "absent" for runtime in report.runtimes):
         extra = "gpu" if report.graphics.gpus else "cpu"
@@ -312,6 +321,7 @@ def _bad_home(report: Report) -> Iterator[Problem]:
 
 CHECKS: Sequence[Callable[[Report], Iterator[Problem]]] = (
     _doubled,
+    _stale_native,
     _no_runtime,
     _broken_runtimes,
     _failed_trials,

@@ -2,7 +2,7 @@
 
 Logits are resized, labels never are: every class plane is interpolated straight to the source
 size, one class at a time, and the argmax comes last.  Two planes of memory serve any number of
-classes.
+classes.  Where the accelerator (`hp_sdk.native`) is built, it does the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hp_sdk import native
 from hp_sdk.image import Pixels
 from hp_sdk.planes import Plane, Planes, View
 from hp_sdk.preprocess import Geometry
@@ -47,7 +48,8 @@ def labels_and_confidence(
 
 def merged_labels(views: Sequence[View]) -> Pixels:
     """Labels (H, W) uint8 where the mean over all views of one photo is largest."""
-    return _running_maximum(Planes(views))[0]
+    answer = native.label(_given(views))
+    return _running_maximum(Planes(views))[0] if answer is None else answer
 
 
 def merged_labels_and_confidence(
@@ -58,7 +60,19 @@ def merged_labels_and_confidence(
     The probability is the softmax of the mean logits, or the mean itself if the scores are
     probabilities already.
     """
-    planes = Planes(views)
+    answer = native.label_and_confidence(_given(views), are_logits=are_logits)
+    return _labels_and_confidence(Planes(views), are_logits) if answer is None else answer
+
+
+def _given(views: Sequence[View]) -> list[native.GivenView]:
+    return [
+        (view.scores, at.source_hw, at.network_hw, at.content_hw, view.mirrored)
+        for view in views
+        for at in (view.geometry,)
+    ]
+
+
+def _labels_and_confidence(planes: Planes, are_logits: bool) -> tuple[Pixels, Pixels]:  # noqa: FBT001
     labels, best = _running_maximum(planes)
     if are_logits:
         best = _softmax_of_winner(planes, best)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from hp_sdk import native
 from hp_sdk.bundle import InputSpec
 from hp_sdk.errors import ConfigError
 from hp_sdk.image import Pixels
@@ -106,6 +107,8 @@ def _resize_into(target: Pixels, image: Pixels) -> None:
         return
     # INTER_AREA turns into something between nearest and linear where a side grows.
     shrinks = target.shape[0] <= image.shape[0] and target.shape[1] <= image.shape[1]
+    if shrinks and native.shrink(target, image):
+        return
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     height, width = target.shape[:2]
     resized = cv2.resize(image, (width, height), dst=target, interpolation=how)

@@ -16,6 +16,7 @@ from hp_sdk.backends.base import Backend, Facts
 from hp_sdk.bundle import Bundle, HeadSpec, InputSpec
 from hp_sdk.errors import InputError, SchemaMismatch
 from hp_sdk.image import Color, Pixels, load_image
+from hp_sdk.native import accelerator
 from hp_sdk.postprocess import merged_labels, merged_labels_and_confidence
 from hp_sdk.result import Receipt, Result
 from hp_sdk.smoothing import Smoother
@@ -205,6 +206,7 @@ class Recipe:
             notes=facts.notes if self.smoother is None else (*facts.notes, str(self.smoother)),
             model_sha256=_model_sha256(self.bundle, facts),
             preprocess_hash=preprocess_hash(self.bundle.input),
+            steps=accelerator().name,
         )
 
 

@@ -53,6 +53,8 @@ class Receipt:
     """Of the artifact's file that ran."""
     preprocess_hash: str = ""
     """Of the bundle's input specification: equal hashes, equal preprocessing."""
+    steps: str = ""
+    """What fitted the photo and made its labels: `numpy`, the accelerator `native 1`, or `gpu`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -1,8 +1,8 @@
-// Class scores at source size, read row by row from the network's small grid.
+// Class scores at source size, read tile by tile from the network's small grid.
 //
 // Half-pixel bilinear interpolation: source column x of W lies at (x + 0.5) * c / W - 0.5 on the grid,
 // where c = content width / stride, clamped to the cells that hold some of the photo.  Rows likewise;
-// rows are blended first, columns second, in single precision.
+// columns are blended first, rows second, in single precision, and the views are summed in their order.
 #pragma once
 
 #include <cstddef>
@@ -21,17 +21,19 @@ struct View {
     bool mirrored = false;  // The photo was flipped; left and right classes are swapped back already.
 };
 
-// Pixels first..last-1 between cell `cell` and the next.
-struct Gap {
-    int cell;
+// Rows or columns first..last-1.
+struct Span {
     int first;
     int last;
+
+    std::size_t count() const { return static_cast<std::size_t>(last - first); }
 };
 
 // One axis of the way from grid cells to source pixels.
 class Axis {
 public:
-    Axis(int pixels, int content, int network, int grid);
+    // `mirrored`: pixel x is where the flipped photo has its own.
+    Axis(int pixels, int content, int network, int grid, bool mirrored);
 
     int pixels() const { return static_cast<int>(cell_.size()); }
     // Cells that hold some of the photo.
@@ -40,50 +42,57 @@ public:
     int cell(int x) const { return cell_[static_cast<std::size_t>(x)]; }
     int next(int cell) const { return cell + 1 < cells_ ? cell + 1 : cell; }
     float weight(int x) const { return weight_[static_cast<std::size_t>(x)]; }
-    const float* weights() const { return weight_.data(); }
-    // The pixels in runs of the same cell.
-    const std::vector<Gap>& gaps() const { return gaps_; }
 
 private:
     int cells_;
     std::vector<int> cell_;
     std::vector<float> weight_;
-    std::vector<Gap> gaps_;
 };
 
-// Reads one view row by row.  `read_row` goes first, the others answer about that row.
+// Smallest and largest score that a class can have in each gap of a band.
+struct Bounds {
+    std::vector<float> low;
+    std::vector<float> high;
+};
+
+// The mean over all views of one photo.  Any thread may read it at any time.
 class Planes {
 public:
-    explicit Planes(const View& view);
+    // The scores must stay where they are.
+    explicit Planes(const std::vector<View>& views);
 
-    int classes() const { return view_.classes; }
-    int width() const { return x_.pixels(); }
+    Size size() const { return {views_[0].y.pixels(), views_[0].x.pixels()}; }
+    int classes() const { return classes_; }
+    // Rows that lie between the same two lines of every view's grid.
+    const std::vector<Span>& bands() const { return bands_; }
+    // Columns likewise.
+    const std::vector<Span>& gaps() const { return gaps_; }
 
-    // Blend the two lines of the grid that source row y lies between, for every class.
-    void read_row(int y);
+    // An interpolated value lies between the smallest and the largest of its four corners.
+    void bound(int k, const Span& band, Bounds& bounds) const;
 
-    // Add class k of the current row to `row` (width), turned round for a mirrored view.
-    void add_class(int k, float* row) const;
-
-    // Class with the largest score for each pixel of the current row; ties go to the lower id.  Only
-    // classes that can win between four cells are compared: an interpolated value lies between the
-    // smallest and the largest of its corners.
-    void winners(std::uint8_t* labels);
+    // Floats that across() writes for so many columns.
+    std::size_t lines_size(std::size_t columns) const { return 2 * columns * views_.size(); }
+    // Class k blended along columns of gaps first..last-1 on both lines of a band, for each view.
+    void across(int k, const Span& band, const Span& gaps, float* lines) const;
+    // The mean score in row y of the band, from what across() wrote.
+    void down(const float* lines, int y, std::size_t columns, float* scores) const;
 
 private:
-    const float* line(int k) const;
-    void find_contenders(int cell_y);
-    void win_gap(const Gap& gap, std::size_t number, std::uint8_t* labels);
+    struct Grid {
+        View view;
+        Axis y;
+        Axis x;
 
-    View view_;
-    Axis y_;
-    Axis x_;
-    std::vector<float> lines_;                  // (classes, cells)
-    int cell_y_ = 0;                            // Of the current row.
-    int contested_y_ = -1;                      // Whose contenders are known.
-    std::vector<std::vector<int>> contenders_;  // Per gap of the row, ascending.
-    std::vector<float> best_;
-    std::vector<int> winner_;
+        const float* line(int k, int cell_y) const;
+        void bound(int k, int cell_y, const std::vector<Span>& gaps, Bounds& bounds) const;
+        void blend(const float* cells, const Span* gaps, std::size_t count, float* out) const;
+    };
+
+    std::vector<Grid> views_;
+    int classes_;
+    std::vector<Span> bands_;
+    std::vector<Span> gaps_;
 };
 
 }  // namespace hp

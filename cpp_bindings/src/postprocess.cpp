@@ -1,117 +1,300 @@
 #include "postprocess.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "simd.hpp"
+#include "workers.hpp"
 
 namespace hp {
 namespace {
 
 using std::size_t;
 
-// Mean scores of every class in one row of the photo, (classes, width).
-class MeanRow {
-public:
-    explicit MeanRow(const std::vector<View>& views) {
-        for (const View& view : views) {
-            planes_.emplace_back(view);
-        }
-        scores_.resize(static_cast<size_t>(planes_[0].classes()) * width());
+constexpr int kTileWidth = 128;
+constexpr float kNegligible = 15.0F;  // So far behind the winner, a class adds 3e-7 to a sum of at least 1.
+
+// Added to a small float, it leaves the nearest whole number (ties to even) in the lowest bits.
+constexpr float kRounder = 12582912.0F;
+
+std::int32_t bits_of(float value) {
+    std::int32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// e^x of -80 <= x <= 0 to four digits, without a branch, so that a loop of it becomes vector code:
+// e^x = 2^n * e^r with |r| <= ln(2) / 2, whose series ends at r^4.
+float exp_of_negative(float x) {
+    const float n = (x * 1.44269504F + kRounder) - kRounder;
+    const float r = x - n * 0.69314718F;
+    const float series = 1.0F + r * (1.0F + r * (0.5F + r * (1.0F / 6 + r * (1.0F / 24))));
+    const std::int32_t bits = bits_of(series) + static_cast<std::int32_t>(n) * (1 << 23);
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+// Where class k is larger than the best so far.
+HP_SIMD void take_over(int k, const float* scores, size_t count, float* best, std::int32_t* winner) {
+    for (size_t i = 0; i < count; ++i) {
+        const bool wins = scores[i] > best[i];
+        best[i] = wins ? scores[i] : best[i];
+        winner[i] = wins ? k : winner[i];
     }
+}
 
-    size_t width() const { return static_cast<size_t>(planes_[0].width()); }
-    int classes() const { return planes_[0].classes(); }
-    const float* of_class(int k) const { return scores_.data() + static_cast<size_t>(k) * width(); }
+// `scores` become how far they are behind the best.
+HP_SIMD void add_exp(float* scores, const float* best, size_t count, float* total) {
+    for (size_t i = 0; i < count; ++i) {
+        scores[i] = std::max(-80.0F, scores[i] - best[i]);
+    }
+    for (size_t i = 0; i < count; ++i) {
+        total[i] += exp_of_negative(scores[i]);
+    }
+}
 
-    void read(int y) {
-        std::fill(scores_.begin(), scores_.end(), 0.0F);
-        for (Planes& planes : planes_) {
-            planes.read_row(y);
-            for (int k = 0; k < classes(); ++k) {
-                planes.add_class(k, scores_.data() + static_cast<size_t>(k) * width());
+HP_SIMD void write_ids(const std::int32_t* winner, size_t count, std::uint8_t* labels) {
+    for (size_t i = 0; i < count; ++i) {
+        labels[i] = static_cast<std::uint8_t>(winner[i]);
+    }
+}
+
+HP_SIMD void write_probabilities(const float* probability, size_t count, std::uint8_t* confidence) {
+    for (size_t i = 0; i < count; ++i) {
+        confidence[i] = static_cast<std::uint8_t>(bits_of(probability[i] * 255.0F + kRounder));
+    }
+}
+
+HP_SIMD void invert(size_t count, float* values) {
+    for (size_t i = 0; i < count; ++i) {
+        values[i] = 1.0F / values[i];
+    }
+}
+
+// Which classes could win, or matter for the confidence, in each gap of one band.
+class Contenders {
+public:
+    Contenders(const Planes& planes, float margin)
+        : planes_(planes),
+          margin_(margin),
+          gaps_(planes.gaps().size()),
+          high_(static_cast<size_t>(planes.classes()) * gaps_) {}
+
+    void find(const Span& band) {
+        at_least_.assign(gaps_, -std::numeric_limits<float>::infinity());
+        for (int k = 0; k < planes_.classes(); ++k) {
+            planes_.bound(k, band, bounds_);
+            std::copy(bounds_.high.begin(), bounds_.high.end(), high_of(k));
+            for (size_t i = 0; i < gaps_; ++i) {
+                at_least_[i] = std::max(at_least_[i], bounds_.low[i]);
             }
         }
-        const float share = 1.0F / static_cast<float>(planes_.size());
-        std::transform(scores_.begin(), scores_.end(), scores_.begin(),
-                       [share](float sum) { return sum * share; });
+        count_.assign(gaps_, 0);
+        last_.assign(gaps_, 0);
+        for (int k = 0; k < planes_.classes(); ++k) {
+            const float* high = high_of(k);
+            for (size_t i = 0; i < gaps_; ++i) {
+                const bool can_win = high[i] >= at_least_[i] - margin_;
+                count_[i] += can_win;
+                last_[i] = can_win ? k : last_[i];
+            }
+        }
+    }
+
+    // Nobody contends with class last(gap).
+    bool is_decided(size_t gap) const { return count_[gap] < 2; }
+    int last(size_t gap) const { return last_[gap]; }
+
+    // Of all gaps in a span, ascending.
+    void of(const Span& gaps, std::vector<int>& classes) const {
+        classes.clear();
+        for (int k = 0; k < planes_.classes(); ++k) {
+            const float* high = high_.data() + static_cast<size_t>(k) * gaps_;
+            for (auto i = static_cast<size_t>(gaps.first); i < static_cast<size_t>(gaps.last); ++i) {
+                if (high[i] >= at_least_[i] - margin_) {
+                    classes.push_back(k);
+                    break;
+                }
+            }
+        }
     }
 
 private:
-    std::vector<Planes> planes_;
-    std::vector<float> scores_;
+    float* high_of(int k) { return high_.data() + static_cast<size_t>(k) * gaps_; }
+
+    const Planes& planes_;
+    float margin_;
+    size_t gaps_;
+    std::vector<float> high_;  // (classes, gaps)
+    std::vector<float> at_least_;
+    std::vector<std::int32_t> count_;
+    std::vector<std::int32_t> last_;
+    Bounds bounds_;
 };
 
-void running_maximum(const MeanRow& row, std::vector<float>& best, std::uint8_t* labels) {
-    std::copy_n(row.of_class(0), row.width(), best.begin());
-    std::fill_n(labels, row.width(), std::uint8_t{0});
-    for (int k = 1; k < row.classes(); ++k) {
-        const float* scores = row.of_class(k);
-        for (size_t x = 0; x < row.width(); ++x) {
-            const bool wins = scores[x] > best[x];
-            best[x] = wins ? scores[x] : best[x];
-            labels[x] = wins ? static_cast<std::uint8_t>(k) : labels[x];
+struct Target {
+    bool are_logits;
+    std::uint8_t* labels;
+    std::uint8_t* confidence;
+
+    bool wants_softmax() const { return confidence != nullptr && are_logits; }
+    // A probability must be computed, even that of the only contender.
+    bool wants_scores() const { return confidence != nullptr && !are_logits; }
+};
+
+// Labels one band after another, in memory that it keeps.
+class Labeller {
+public:
+    Labeller(const Planes& planes, const Target& target)
+        : planes_(planes),
+          target_(target),
+          contenders_(planes, target.wants_softmax() ? kNegligible : 0.0F) {}
+
+    void label(const Span& band) {
+        contenders_.find(band);
+        const auto gaps = static_cast<int>(planes_.gaps().size());
+        for (int first = 0; first < gaps;) {
+            const Span tile{first, tile_end(first)};
+            if (is_decided(first)) {
+                fill(band, columns_of(tile), contenders_.last(static_cast<size_t>(first)));
+            } else {
+                compete(band, tile);
+            }
+            first = tile.last;
         }
     }
-}
 
-// `best` becomes the winner's probability.
-void softmax_of_winner(const MeanRow& row, std::vector<float>& best) {
-    std::vector<float> total(row.width());
-    for (int k = 0; k < row.classes(); ++k) {
-        const float* scores = row.of_class(k);
-        for (size_t x = 0; x < row.width(); ++x) {
-            total[x] += std::exp(scores[x] - best[x]);
+private:
+    bool is_decided(int gap) const {
+        return !target_.wants_scores() && contenders_.is_decided(static_cast<size_t>(gap));
+    }
+
+    Span columns_of(const Span& gaps) const {
+        return {planes_.gaps()[static_cast<size_t>(gaps.first)].first,
+                planes_.gaps()[static_cast<size_t>(gaps.last) - 1].last};
+    }
+
+    // Neighbours with the same single winner are one tile, contested ones up to a width.
+    int tile_end(int first) const {
+        const auto gaps = static_cast<int>(planes_.gaps().size());
+        const int winner = contenders_.last(static_cast<size_t>(first));
+        const bool decided = is_decided(first);
+        int last = first + 1;
+        while (last < gaps && is_decided(last) == decided &&
+               (decided ? contenders_.last(static_cast<size_t>(last)) == winner
+                        : columns_of({first, last + 1}).count() <= kTileWidth)) {
+            ++last;
+        }
+        return last;
+    }
+
+    size_t offset(int y, const Span& columns) const {
+        return static_cast<size_t>(y) * static_cast<size_t>(planes_.size().width) +
+               static_cast<size_t>(columns.first);
+    }
+
+    void fill(const Span& band, const Span& columns, int winner) const {
+        for (int y = band.first; y < band.last; ++y) {
+            std::fill_n(target_.labels + offset(y, columns), columns.count(),
+                        static_cast<std::uint8_t>(winner));
+            if (target_.confidence != nullptr) {
+                std::fill_n(target_.confidence + offset(y, columns), columns.count(), std::uint8_t{255});
+            }
         }
     }
-    std::transform(total.begin(), total.end(), best.begin(), [](float sum) { return 1.0F / sum; });
-}
 
-std::uint8_t to_byte(float probability) {
-    return static_cast<std::uint8_t>(std::clamp(std::lrintf(probability * 255.0F), 0L, 255L));
-}
+    void compete(const Span& band, const Span& tile) {
+        const Span columns = columns_of(tile);
+        contenders_.of(tile, classes_);
+        reserve(columns.count());
+        const size_t step = planes_.lines_size(columns.count());
+        for (size_t c = 0; c < classes_.size(); ++c) {
+            planes_.across(classes_[c], band, tile, lines_.data() + c * step);
+        }
+        for (int y = band.first; y < band.last; ++y) {
+            find_winners(y, columns.count());
+            write_ids(winner_.data(), columns.count(), target_.labels + offset(y, columns));
+            if (target_.confidence != nullptr) {
+                write_confidence(columns.count(), target_.confidence + offset(y, columns));
+            }
+        }
+    }
+
+    void reserve(size_t count) {
+        lines_.resize(std::max(lines_.size(), classes_.size() * planes_.lines_size(count)));
+        scores_.resize(std::max(scores_.size(), classes_.size() * count));
+        best_.resize(std::max(best_.size(), count));
+        total_.resize(best_.size());
+        winner_.resize(best_.size());
+    }
+
+    // Scores of class number c of the tile in the current row; kept only for the softmax.
+    float* scores_of(size_t c, size_t count) {
+        return scores_.data() + (target_.wants_softmax() ? c * count : 0);
+    }
+
+    void find_winners(int y, size_t count) {
+        std::fill_n(best_.begin(), count, -std::numeric_limits<float>::infinity());
+        std::fill_n(winner_.begin(), count, 0);
+        for (size_t c = 0; c < classes_.size(); ++c) {
+            planes_.down(lines_.data() + c * planes_.lines_size(count), y, count, scores_of(c, count));
+            take_over(classes_[c], scores_of(c, count), count, best_.data(), winner_.data());
+        }
+    }
+
+    void write_confidence(size_t count, std::uint8_t* confidence) {
+        if (!target_.are_logits) {
+            write_probabilities(best_.data(), count, confidence);
+            return;
+        }
+        std::fill_n(total_.begin(), count, 0.0F);
+        for (size_t c = 0; c < classes_.size(); ++c) {
+            add_exp(scores_of(c, count), best_.data(), count, total_.data());
+        }
+        invert(count, total_.data());
+        write_probabilities(total_.data(), count, confidence);
+    }
+
+    const Planes& planes_;
+    Target target_;
+    Contenders contenders_;
+    std::vector<int> classes_;  // Of the current tile.
+    std::vector<float> lines_;
+    std::vector<float> scores_;
+    std::vector<float> best_;
+    std::vector<float> total_;
+    std::vector<std::int32_t> winner_;
+};
 
 size_t pixels_of(Size size) {
     return static_cast<size_t>(size.height) * static_cast<size_t>(size.width);
 }
 
-Labels of_mean(const std::vector<View>& views, bool wants_confidence, bool are_logits) {
-    const Size size = views[0].geometry.source;
-    const size_t pixels = pixels_of(size);
-    Labels answer{std::vector<std::uint8_t>(pixels),
-                  std::vector<std::uint8_t>(wants_confidence ? pixels : 0)};
-    MeanRow row(views);
-    std::vector<float> best(row.width());
-    for (int y = 0; y < size.height; ++y) {
-        const size_t first = static_cast<size_t>(y) * row.width();
-        row.read(y);
-        running_maximum(row, best, answer.labels.data() + first);
-        if (wants_confidence && are_logits) {
-            softmax_of_winner(row, best);
-        }
-        if (wants_confidence) {
-            std::transform(best.begin(), best.end(), answer.confidence.data() + first, to_byte);
-        }
-    }
-    return answer;
-}
-
 }  // namespace
 
+void write_labels(const std::vector<View>& views, bool are_logits, int threads, std::uint8_t* labels,
+                  std::uint8_t* confidence) {
+    const Planes planes(views);
+    const Target target{are_logits, labels, confidence};
+    const std::vector<Span>& bands = planes.bands();
+    share(bands.size(), pixels_of(planes.size()) < kPixelsWorthThreads ? 1 : threads, [&] {
+        return [&, labeller = Labeller(planes, target)](size_t i) mutable { labeller.label(bands[i]); };
+    });
+}
+
 Labels merged_labels(const std::vector<View>& views) {
-    if (views.size() > 1) {
-        return of_mean(views, false, true);
-    }
-    const Size size = views[0].geometry.source;
-    Labels answer{std::vector<std::uint8_t>(pixels_of(size)), {}};
-    Planes planes(views[0]);
-    for (int y = 0; y < size.height; ++y) {
-        planes.read_row(y);
-        planes.winners(answer.labels.data() + static_cast<size_t>(y) * static_cast<size_t>(size.width));
-    }
+    Labels answer{std::vector<std::uint8_t>(pixels_of(views[0].geometry.source)), {}};
+    write_labels(views, true, 1, answer.labels.data(), nullptr);
     return answer;
 }
 
 Labels merged_labels_and_confidence(const std::vector<View>& views, bool are_logits) {
-    return of_mean(views, true, are_logits);
+    const size_t pixels = pixels_of(views[0].geometry.source);
+    Labels answer{std::vector<std::uint8_t>(pixels), std::vector<std::uint8_t>(pixels)};
+    write_labels(views, are_logits, 1, answer.labels.data(), answer.confidence.data());
+    return answer;
 }
 
 }  // namespace hp

@@ -1,7 +1,7 @@
 // Scores on the network's grid become labels in the photo's own pixels.
 //
-// Scores are resized, labels never are: a row of every class is interpolated straight to the source
-// size, and the argmax comes last.  Ties go to the lower id.
+// Scores are resized, labels never are: every class is interpolated straight to the source size, and the
+// argmax comes last.  Ties go to the lower id.  A class is computed only in the tiles where it could win.
 #pragma once
 
 #include <cstdint>
@@ -22,5 +22,10 @@ Labels merged_labels(const std::vector<View>& views);
 // Labels and confidence: the softmax of the mean logits, or the mean itself where the scores are
 // probabilities already.
 Labels merged_labels_and_confidence(const std::vector<View>& views, bool are_logits);
+
+// The same into memory of the caller, (height, width) of the photo; `confidence` may be null.  Large
+// photos are shared by up to `threads` threads.
+void write_labels(const std::vector<View>& views, bool are_logits, int threads, std::uint8_t* labels,
+                  std::uint8_t* confidence);
 
 }  // namespace hp

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "simd.hpp"
+#include "workers.hpp"
+
 namespace hp {
 namespace {
 
@@ -22,11 +25,10 @@ struct Tap {
     int weight_second;
 };
 
-// One source pixel's share in one target pixel.
-struct Share {
-    int target;
+// Source pixels that one target pixel covers, side by side, and the share of each.
+struct Cover {
     int source;
-    float weight;
+    std::vector<float> shares;
 };
 
 // Written as OpenCV computes it; the plain quotient differs in the last bit.
@@ -120,65 +122,129 @@ void resize_linear(const Canvas& target, const Rgb& source) {
     }
 }
 
+// Nearest whole number, ties to even, of a mean of bytes: the large float leaves it in the lowest bits.
 uint8_t to_byte(float value) {
-    return static_cast<uint8_t>(std::clamp(std::lrintf(value), 0L, 255L));
+    const float shifted = value + 12582912.0F;
+    std::int32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    return static_cast<uint8_t>(bits);
 }
 
-void shares_of(int x, int source, double scale, std::vector<Share>& list) {
+Cover cover_of(int x, int source, double scale) {
     const double start = x * scale;
     const double stop = start + scale;
     const double width = std::min(scale, source - start);
     const int last = std::min(static_cast<int>(std::floor(stop)), source - 1);
     const int first = std::min(static_cast<int>(std::ceil(start)), last);
+    Cover cover{first, {}};
     if (first - start > kSliver) {
-        list.push_back({x, first - 1, static_cast<float>((first - start) / width)});
+        cover.source = first - 1;
+        cover.shares.push_back(static_cast<float>((first - start) / width));
     }
-    for (int s = first; s < last; ++s) {
-        list.push_back({x, s, static_cast<float>(1.0 / width)});
-    }
+    cover.shares.insert(cover.shares.end(), static_cast<size_t>(last - first),
+                        static_cast<float>(1.0 / width));
     if (stop - last > kSliver) {
         const double part = std::min(std::min(stop - last, 1.0), width);
-        list.push_back({x, last, static_cast<float>(part / width)});
+        cover.shares.push_back(static_cast<float>(part / width));
     }
+    return cover;
 }
 
-std::vector<Share> shares(int source, int target) {
+std::vector<Cover> covers(int source, int target) {
     const double scale = scale_of(source, target);
-    std::vector<Share> list;
+    std::vector<Cover> list;
+    list.reserve(static_cast<size_t>(target));
     for (int x = 0; x < target; ++x) {
-        shares_of(x, source, scale, list);
+        list.push_back(cover_of(x, source, scale));
     }
     return list;
 }
 
-void sum_columns(const uint8_t* row, const std::vector<Share>& columns, std::vector<float>& sums) {
-    std::fill(sums.begin(), sums.end(), 0.0F);
-    for (const Share& share : columns) {
-        const uint8_t* pixel = row + static_cast<size_t>(share.source) * kChannels;
-        float* sum = sums.data() + static_cast<size_t>(share.target) * kChannels;
-        for (int c = 0; c < kChannels; ++c) {
-            sum[c] += static_cast<float>(pixel[c]) * share.weight;
-        }
+HP_SIMD void to_floats(const uint8_t* bytes, size_t count, float* out) {
+    for (size_t i = 0; i < count; ++i) {
+        out[i] = static_cast<float>(bytes[i]);
     }
 }
 
-void resize_area(const Canvas& target, const Rgb& source) {
-    const auto columns = shares(source.size.width, target.size.width);
-    const auto rows = shares(source.size.height, target.size.height);
-    const size_t count = static_cast<size_t>(target.size.width) * kChannels;
-    std::vector<float> row(count);
-    std::vector<float> sum(count);
-    for (size_t k = 0; k < rows.size(); ++k) {
-        sum_columns(source.row(rows[k].source), columns, row);
-        const float weight = rows[k].weight;
-        for (size_t i = 0; i < count; ++i) {
-            sum[i] += weight * row[i];
+// Each pixel is read and written with the first colour of the next one; what is written too much is
+// written again.
+void sum_columns(const float* row, const std::vector<Cover>& columns, float* out) {
+    for (const Cover& cover : columns) {
+        const float* pixel = row + static_cast<size_t>(cover.source) * kChannels;
+        Lanes sum = {};
+        for (const float share : cover.shares) {
+            Lanes colours;
+            std::memcpy(&colours, pixel, sizeof colours);
+            sum += colours * share;
+            pixel += kChannels;
         }
-        if (k + 1 == rows.size() || rows[k + 1].target != rows[k].target) {
-            std::transform(sum.begin(), sum.end(), target.row(rows[k].target), to_byte);
-            std::fill(sum.begin(), sum.end(), 0.0F);
+        std::memcpy(out, &sum, sizeof sum);
+        out += kChannels;
+    }
+}
+
+HP_SIMD void add_row(const float* row, float share, size_t count, float* sum) {
+    for (size_t i = 0; i < count; ++i) {
+        sum[i] += share * row[i];
+    }
+}
+
+HP_SIMD void write_bytes(const float* values, size_t count, uint8_t* out) {
+    for (size_t i = 0; i < count; ++i) {
+        out[i] = to_byte(values[i]);
+    }
+}
+
+// Writes row after row of the target, in memory that it keeps.
+class AreaRows {
+public:
+    AreaRows(const Canvas& target, const Rgb& source, const std::vector<Cover>& columns)
+        : target_(target),
+          source_(source),
+          columns_(columns),
+          floats_(static_cast<size_t>(source.size.width) * kChannels + kLanes),
+          row_(count() + kLanes),
+          sum_(count()) {}
+
+    void write(int y, const Cover& cover) {
+        std::fill(sum_.begin(), sum_.end(), 0.0F);
+        for (size_t i = 0; i < cover.shares.size(); ++i) {
+            read(cover.source + static_cast<int>(i));
+            add_row(row_.data(), cover.shares[i], count(), sum_.data());
+        }
+        write_bytes(sum_.data(), count(), target_.row(y));
+    }
+
+private:
+    size_t count() const { return static_cast<size_t>(target_.size.width) * kChannels; }
+
+    // Neighbouring rows of the target can share a row of the source.
+    void read(int y) {
+        if (y != known_) {
+            to_floats(source_.row(y), static_cast<size_t>(source_.size.width) * kChannels, floats_.data());
+            sum_columns(floats_.data(), columns_, row_.data());
+            known_ = y;
         }
     }
+
+    const Canvas& target_;
+    const Rgb& source_;
+    const std::vector<Cover>& columns_;
+    int known_ = -1;
+    std::vector<float> floats_;
+    std::vector<float> row_;  // Of the source, as wide as the target.
+    std::vector<float> sum_;
+};
+
+void resize_area(const Canvas& target, const Rgb& source, int threads) {
+    const auto columns = covers(source.size.width, target.size.width);
+    const auto rows = covers(source.size.height, target.size.height);
+    const auto pixels = static_cast<size_t>(source.size.height) * static_cast<size_t>(source.size.width);
+    share(rows.size(), pixels < kPixelsWorthThreads ? 1 : threads, [&] {
+        return [&, area = AreaRows(target, source, columns)](size_t y) mutable {
+            area.write(static_cast<int>(y), rows[y]);
+        };
+    });
 }
 
 // The whole factor by which a side shrinks, or 0.
@@ -219,23 +285,29 @@ void copy_rows(const Canvas& target, const Rgb& source) {
     }
 }
 
+Size whole_block(Size source, Size target) {
+    return {whole_factor(source.height, target.height), whole_factor(source.width, target.width)};
+}
+
 }  // namespace
 
-void resize_into(const Canvas& target, const Rgb& source) {
+bool is_fractional_area(Size source, Size target) {
+    if (target == source || target.height > source.height || target.width > source.width) {
+        return false;
+    }
+    const Size block = whole_block(source, target);
+    return block.height == 0 || block.width == 0;
+}
+
+void resize_into(const Canvas& target, const Rgb& source, int threads) {
     if (target.size == source.size) {
         copy_rows(target, source);
-        return;
-    }
-    if (target.size.height > source.size.height || target.size.width > source.size.width) {
+    } else if (target.size.height > source.size.height || target.size.width > source.size.width) {
         resize_linear(target, source);
-        return;
-    }
-    const Size block{whole_factor(source.size.height, target.size.height),
-                     whole_factor(source.size.width, target.size.width)};
-    if (block.height > 0 && block.width > 0) {
-        average_blocks(target, source, block);
+    } else if (is_fractional_area(source.size, target.size)) {
+        resize_area(target, source, threads);
     } else {
-        resize_area(target, source);
+        average_blocks(target, source, whole_block(source.size, target.size));
     }
 }
 

@@ -15,7 +15,11 @@
 
 namespace hp {
 
-// Shrinking in both directions averages the area, everything else interpolates linearly.
-void resize_into(const Canvas& target, const Rgb& source);
+// Shrinking in both directions averages the area, everything else interpolates linearly.  Large photos
+// are shared by up to `threads` threads.
+void resize_into(const Canvas& target, const Rgb& source, int threads = 1);
+
+// Whether resize_into() averages areas that end between pixels.
+bool is_fractional_area(Size source, Size target);
 
 }  // namespace hp

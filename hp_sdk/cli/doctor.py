@@ -36,6 +36,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _machine_lines(report.machine)
     yield f"gpu       {_graphics_text(report.graphics)}"
     yield f"opencv    {report.opencv or 'cannot be imported'}"
+    yield f"native    hp_sdk._native is {report.native}"
     for runtime in report.runtimes:
         yield from _runtime_lines(runtime)
     writable = f"cannot be written to: {report.home_error}" if report.home_error else "writable"
