@@ -29,8 +29,8 @@ def recipe_for(bundle: Bundle, backend: Backend, request: Request) -> Recipe:
     pipeline: DevicePipeline | None = getattr(backend, "pipeline", None)
     if request.labels_device and (pipeline is None or request.logits):
         raise ConfigError(
-            f"labels_device needs TensorRT on a GPU, without logits; this model runs in "
-            f"{backend.name} on {backend.provider}"
+            "labels_device needs the whole way on an NVIDIA GPU, without logits; this model runs "
+            f"in {backend.name} on {backend.provider}"
         )
     if pipeline is None or request.logits:
         return Recipe(bundle, backend, request)
@@ -129,7 +129,7 @@ class DeviceRecipe(Recipe):
 
     def _device_receipt(self, head: str) -> Receipt:
         receipt = self.receipt(head)
-        return replace(receipt, notes=(*receipt.notes, *self.pipeline.notes))
+        return replace(receipt, notes=(*receipt.notes, *self.pipeline.notes), steps="gpu")
 
     def _device_result(self, name: str, scored: Launched) -> Result:
         found = scored.ticket.answers()[scored.place][name]

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hp_sdk.device_array import AnyArray
 from hp_sdk.errors import ConfigError, InputError
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -38,7 +39,7 @@ class Readable(Protocol):
         ...
 
 
-Source: TypeAlias = str | PathLike[str] | bytes | bytearray | memoryview | Readable | NDArray[Any]
+Source: TypeAlias = str | PathLike[str] | bytes | bytearray | memoryview | Readable | AnyArray
 """One photo; PIL images, torch tensors and anything else with `__array__` count as arrays."""
 
 

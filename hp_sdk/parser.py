@@ -15,6 +15,7 @@ from hp_sdk.bundle import Bundle, read_bundle
 from hp_sdk.domains import Domain
 from hp_sdk.elastic import ElasticBackend
 from hp_sdk.errors import BackendError, InputError
+from hp_sdk.gpu.pipeline import DevicePipeline
 from hp_sdk.image import Color, Source
 from hp_sdk.models import find_bundle
 from hp_sdk.options import (
@@ -159,6 +160,11 @@ class Parser:
         """Network inputs at once; fewer than asked for after the device ran out of memory."""
         return min(self._batch_size, self._backend.limit or self._batch_size)
 
+    @property
+    def pipeline(self) -> DevicePipeline | None:
+        """The whole way on an NVIDIA GPU, to measure it; None elsewhere."""
+        return self._backend.pipeline
+
     @overload
     def predict(
         self,
@@ -203,14 +209,14 @@ class Parser:
 
         Args:
             source: path, bytes, open binary file, array (H, W, 3), PIL image; or a list of them.
-                With TensorRT, an array in the GPU's memory stays there.
+                An array in the memory of the GPU that the parser works on stays there.
             color: channel order of arrays, "rgb" (also if None) or "bgr".
             tta: instead of the one the parser was loaded with.
             domains: heads to answer from one pass of the network; the answer is then a dict from
                 head to `Result`.
             confidence: also give the winner's probability per pixel.
             logits: also give the network's logits (K, h/4, w/4) of the plain view.
-            labels_device: also leave the labels on the GPU, where the model runs in TensorRT; None
+            labels_device: also leave the labels on the NVIDIA GPU that the parser works on; None
                 in results of photos that needed windows.
             batch_size: network inputs at once, instead of the parser's own number.
 

@@ -62,7 +62,7 @@ BACKENDS: dict[str, BackendEntry] = {
     "openvino": BackendEntry(
         "hp_sdk.backends.openvino", "openvino", "onnx", ("cpu", "GPU", "NPU"), ("bf16", "fp16")
     ),
-    "torch": BackendEntry("hp_sdk.backends.torch", "torch", "torch", ("cuda", "cpu")),
+    "torch": BackendEntry("hp_sdk.backends.torch", "torch", "torch", ("cuda", "cpu"), ("fp16",)),
 }
 """In the order in which "auto" tries them on a device.  On one core of an AMD EPYC (Zen 4) the
 bundled model takes 27 ms with ONNX Runtime and 32 ms with OpenVINO, both in float32."""

@@ -17,6 +17,7 @@ from hp_sdk.backends.base import (
     BackendOptions,
     Batch,
     Facts,
+    FileBackend,
     GraphBackend,
     Installed,
     Outputs,
@@ -28,7 +29,8 @@ from hp_sdk.backends.base import (
     network_input,
     open_verified,
 )
-from hp_sdk.bundle import Artifact, Bundle
+from hp_sdk.backends.on_device import DeviceBackend, gpu_index, open_on_gpu, open_pipeline
+from hp_sdk.bundle import Artifact, Bundle, verify_artifact
 from hp_sdk.errors import (
     BackendUnavailable,
     ConfigError,
@@ -36,6 +38,9 @@ from hp_sdk.errors import (
     HpError,
     ProviderFallback,
 )
+from hp_sdk.gpu.device import Gpu
+from hp_sdk.gpu.ort_engine import OrtEngine, provider_options
+from hp_sdk.gpu.pipeline import DevicePipeline
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _DEVICES = {"cpu": _CPU, "cuda": _CUDA}
@@ -45,8 +50,10 @@ _UNREADABLE = "Load model from"  # how other errors begin when the file, not the
 _WARNINGS, _ERRORS, _NOTHING = 2, 3, 4  # severities from which ONNX Runtime logs
 
 
-def open_artifact(bundle: Bundle, artifact: Artifact, options: BackendOptions) -> OrtBackend:
+def open_artifact(bundle: Bundle, artifact: Artifact, options: BackendOptions) -> FileBackend:
     """Open one ONNX file of a bundle after comparing it with the manifest.
+
+    On "cuda" its session is bound to the buffers of a pipeline, so that photos stay on the GPU.
 
     Raises:
         BackendUnavailable: ONNX Runtime, or the device asked for, is not there.
@@ -56,8 +63,22 @@ def open_artifact(bundle: Bundle, artifact: Artifact, options: BackendOptions) -
         ChecksumMismatch: the file is truncated or another one.
         SchemaMismatch: inputs or outputs are not those of the manifest.
     """
-    _runtime()  # a missing runtime is worth saying before a file is read
-    return open_verified(OrtBackend, bundle, artifact, options)
+    ort = _runtime()  # a missing runtime is worth saying before a file is read
+
+    def open_file(path: Path, options: BackendOptions, facts: Facts) -> FileBackend:
+        def with_pipeline(gpu: Gpu) -> OrtDeviceBackend:
+            engine, found = _open_engine(ort, path, gpu, options, facts)
+            pipeline = open_pipeline(gpu, engine, bundle, artifact)
+            return OrtDeviceBackend(OrtBackend.name, pipeline, found)
+
+        def network_alone(options: BackendOptions) -> FileBackend:
+            return OrtBackend(path, options, facts)
+
+        if options.providers is not None or _kind(options) == "cpu":
+            return network_alone(options)
+        return open_on_gpu(options, with_pipeline=with_pipeline, network_alone=network_alone)
+
+    return open_verified(open_file, bundle, artifact, options)
 
 
 def describe() -> Installed:
@@ -70,6 +91,24 @@ def describe() -> Installed:
     listed = tuple(ort.get_available_providers())
     devices = tuple(kind for kind, provider in _DEVICES.items() if provider in listed)
     return Installed(version=ort.__version__, listed=listed, devices=devices)
+
+
+def open_baseline(bundle: Bundle, artifact: Artifact, index: int) -> OrtBaseline:
+    """The session alone on a GPU, replayed from its own CUDA graphs; for one thread, to compare.
+
+    Raises:
+        BackendError: ONNX Runtime or the GPU is not there, or the model cannot be recorded.
+        ModelError: the file is damaged or another one.
+    """
+    ort, options = _runtime(), BackendOptions(device=f"cuda:{index}")
+    facts = Facts(batch_min=artifact.batch_min, batch_max=artifact.batch_max)
+    path, gpu = verify_artifact(bundle, artifact), Gpu(index)
+    try:
+        engine, _ = _open_engine(ort, path, gpu, options, facts, graphs=True)
+        return OrtBaseline(open_pipeline(gpu, engine, bundle, artifact))
+    except BaseException:
+        gpu.close()
+        raise
 
 
 class OrtBackend(GraphBackend):
@@ -104,11 +143,51 @@ class OrtBackend(GraphBackend):
         inputs = session.get_inputs()
         self.input_hw, batch = network_input(path, [_port(each) for each in inputs])
         self._input: str = inputs[0].name
-        facts = facts_of_file(path, facts, batch)
-        self.facts = replace(facts, version=ort.__version__, notes=(*facts.notes, *options.notes))
+        self.facts = _facts(ort, facts_of_file(path, facts, batch), options)
 
     def _run(self, graph: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
         return dict(zip(names, graph.run(list(names), {self._input: chunk}), strict=True))
+
+
+class OrtBaseline:
+    """A session that replays its own CUDA graphs."""
+
+    name = "onnxruntime with CUDA graphs"
+
+    def __init__(self, pipeline: DevicePipeline) -> None:
+        self.network_ms, self.close = pipeline.network_ms, pipeline.close
+
+
+class OrtDeviceBackend(DeviceBackend):
+    """A session of the CUDA provider on the buffers of a pipeline."""
+
+    title = "ONNX Runtime"
+
+
+def _open_engine(
+    ort: ModuleType,
+    path: Path,
+    gpu: Gpu,
+    options: BackendOptions,
+    facts: Facts,
+    *,
+    graphs: bool = False,
+) -> tuple[OrtEngine, Facts]:
+    stream, index = gpu.open_stream(), gpu.context.index
+    wanted = [(_CUDA, provider_options(index, stream, graphs=graphs)), _CPU]
+    session = _open_session(ort, path, wanted, options)
+    _, batch = network_input(path, [_port(each) for each in session.get_inputs()])
+    facts = _facts(ort, facts_of_file(path, facts, batch), options)
+    limits = facts.batch_min, facts.batch_max
+    return OrtEngine(ort, session, stream, index=index, batch=limits, graphs=graphs), facts
+
+
+def _facts(ort: ModuleType, facts: Facts, options: BackendOptions) -> Facts:
+    return replace(facts, version=ort.__version__, notes=(*facts.notes, *options.notes))
+
+
+def _kind(options: BackendOptions) -> str:
+    return device_kind(options.device or "cpu", tuple(_DEVICES))
 
 
 def _runtime() -> ModuleType:
@@ -126,11 +205,10 @@ def _runtime() -> ModuleType:
 def _wanted_providers(options: BackendOptions) -> list[Any]:
     if options.providers is not None:
         return list(options.providers)
-    device = options.device or "cpu"
-    if device_kind(device, tuple(_DEVICES)) == "cpu":
+    if _kind(options) == "cpu":
         return [_CPU]
     # The CPU stands behind CUDA for the few nodes that have no kernel there.
-    return [(_CUDA, {"device_id": int(device.partition(":")[2] or 0)}), _CPU]
+    return [(_CUDA, {"device_id": gpu_index(options.device or "cuda")}), _CPU]
 
 
 def _open_session(ort: ModuleType, path: Path, wanted: list[Any], options: BackendOptions) -> Any:

@@ -5,30 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from hp_sdk.backends.base import (
     Absent,
     BackendOptions,
-    Batch,
     Facts,
-    GraphBackend,
     Installed,
-    Outputs,
-    device_kind,
     importing,
 )
-from hp_sdk.bundle import Artifact, Bundle, HeadSpec, verify_artifact
-from hp_sdk.errors import ConfigError, EngineIncompatible, SchemaMismatch
+from hp_sdk.backends.on_device import DeviceBackend, gpu_index, open_pipeline
+from hp_sdk.bundle import Artifact, Bundle, verify_artifact
+from hp_sdk.errors import ConfigError, EngineIncompatible
 from hp_sdk.gpu.device import Gpu
 from hp_sdk.gpu.driver import NoDriver, count_gpus
 from hp_sdk.gpu.engine_file import read_origin
-from hp_sdk.gpu.pipeline import DevicePipeline
 from hp_sdk.gpu.trt_engine import TrtEngine
 
 _INSTALL = 'pip install "hp-sdk[tensorrt]"'
@@ -57,31 +51,10 @@ def describe() -> Installed:
     return describe_runtime(_runtime())
 
 
-class TensorRtBackend(GraphBackend):
-    """An engine on one GPU.
-
-    `pipeline` parses photos without leaving the device; `run` is for logits, which it copies to
-    the host.
-    """
+class TensorRtBackend(DeviceBackend):
+    """An engine of TensorRT or TensorRT-RTX on one GPU."""
 
     title: ClassVar[str] = "TensorRT"
-    no_memory: ClassVar[tuple[str, ...]] = ("out of memory",)
-
-    def __init__(self, name: str, pipeline: DevicePipeline, facts: Facts) -> None:
-        context = pipeline.gpu.context
-        self.name, self.facts, self.pipeline = name, facts, pipeline
-        self.provider = f"cuda:{context.index} {context.name}"
-        self.input_hw = pipeline.engine.input_hw
-        self.outputs = tuple(pipeline.engine.outputs)
-        self._graph = pipeline
-
-    def close(self) -> None:
-        """Free the engine and all device memory; batches on their way are finished first."""
-        self._graph = None
-        self.pipeline.close()
-
-    def _run(self, graph: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
-        return graph.scores(chunk, names)
 
 
 def open_engine(
@@ -89,14 +62,13 @@ def open_engine(
 ) -> TensorRtBackend:
     """The same as `open_artifact`, with either module."""
     _refuse_foreign_options(options)
-    index = _device_index(options.device or "cuda")
     try:
-        gpu = Gpu(index)
+        gpu = Gpu(gpu_index(options.device or "cuda"))
     except NoDriver as exc:
         raise Absent(f"TensorRT needs an NVIDIA GPU: {exc}") from exc
     try:
         chosen, engine = _fitting(trt, gpu, bundle, artifact, options.cache_dir)
-        heads = _heads(bundle, chosen, engine)
+        pipeline = open_pipeline(gpu, engine, bundle, chosen)
     except BaseException:
         gpu.close()
         raise
@@ -109,7 +81,6 @@ def open_engine(
         batch_max=engine.batch_max,
         notes=options.notes,
     )
-    pipeline = DevicePipeline(gpu, engine, bundle.input, heads)
     return TensorRtBackend(chosen.runtime, pipeline, facts)
 
 
@@ -129,11 +100,6 @@ def _refuse_foreign_options(options: BackendOptions) -> None:
     for name in ("providers", "session_options", "num_threads"):
         if getattr(options, name) is not None:
             raise ConfigError(f"{name} is for other runtimes; TensorRT takes device")
-
-
-def _device_index(device: str) -> int:
-    device_kind(device, ("cuda",))
-    return int(device.partition(":")[2] or 0)
 
 
 def _fitting(
@@ -163,35 +129,10 @@ def _opened(
     path = verify_artifact(bundle, artifact)
     major, minor = gpu.context.capability
     kept = f"{artifact.sha256[:16]}-{trt.__version__}-sm{major}{minor}.kernels"
-    engine = TrtEngine(
+    return TrtEngine(
         trt,
         path.read_bytes(),
         origin=read_origin(path, bundle.root),
         capability=f"{major}.{minor}",
         cache_file=None if cache_dir is None else cache_dir / "tensorrt" / kept,
     )
-    if engine.input_hw == artifact.size_hw == bundle.input.size_hw:
-        return engine
-    engine.close()
-    raise SchemaMismatch(
-        f"engine {artifact.file!r} takes {engine.input_hw}, its manifest says {artifact.size_hw} "
-        f"and the bundle {bundle.input.size_hw}; export again"
-    )
-
-
-def _heads(bundle: Bundle, artifact: Artifact, engine: TrtEngine) -> dict[str, HeadSpec]:
-    heads = {name: bundle.heads[name] for name in artifact.heads}
-    for name, head in heads.items():
-        tensor = engine.outputs.get(head.output)
-        if (
-            tensor is None
-            or tensor.dtype not in (np.float32, np.float16)
-            or len(tensor.shape) != 3
-            or tensor.shape[0] != head.domain.num_classes
-        ):
-            given = "nothing" if tensor is None else f"{tensor.dtype} {tensor.shape}"
-            raise SchemaMismatch(
-                f"engine {artifact.file!r} gives {given} as {head.output!r}, but head {name!r} "
-                f"has {head.domain.num_classes} classes, in float32 or float16; export again"
-            )
-    return heads

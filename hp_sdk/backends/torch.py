@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from hp_sdk.backends.base import (
     BackendOptions,
     Batch,
     Facts,
+    FileBackend,
     GraphBackend,
     Installed,
     Outputs,
@@ -38,7 +39,8 @@ from hp_sdk.backends.base import (
     network_input,
     open_verified,
 )
-from hp_sdk.bundle import Artifact, Bundle
+from hp_sdk.backends.on_device import DeviceBackend, open_on_gpu, open_pipeline
+from hp_sdk.bundle import Artifact, Bundle, verify_artifact
 from hp_sdk.errors import (
     BackendUnavailable,
     ConfigError,
@@ -47,6 +49,9 @@ from hp_sdk.errors import (
     HpError,
     SchemaMismatch,
 )
+from hp_sdk.gpu.device import Gpu
+from hp_sdk.gpu.torch_baseline import TorchBaseline, matmul_tflops
+from hp_sdk.gpu.torch_engine import TorchEngine, autocast
 
 _DEVICES = ("cpu", "cuda")
 _INSTALL = 'pip install "hp-sdk[torch]"'
@@ -60,8 +65,10 @@ _HARMLESS = re.compile(
 """Members of the archive, below its root folder, that are data."""
 
 
-def open_artifact(bundle: Bundle, artifact: Artifact, options: BackendOptions) -> TorchBackend:
+def open_artifact(bundle: Bundle, artifact: Artifact, options: BackendOptions) -> FileBackend:
     """Open one exported program of a bundle after comparing it with the manifest.
+
+    On "cuda" it reads and writes the buffers of a pipeline, so that photos stay on the GPU.
 
     Raises:
         BackendUnavailable: torch, or the device asked for, is not there.
@@ -71,10 +78,22 @@ def open_artifact(bundle: Bundle, artifact: Artifact, options: BackendOptions) -
         ChecksumMismatch: the file is truncated or another one.
         SchemaMismatch: inputs or outputs are not those of the manifest.
     """
-    _runtime()  # a missing runtime is worth saying before a file is read
+    torch = _runtime()  # a missing runtime is worth saying before a file is read
 
-    def open_file(path: Path, options: BackendOptions, facts: Facts) -> TorchBackend:
-        return TorchBackend(path, artifact.outputs, options, facts)
+    def open_file(path: Path, options: BackendOptions, facts: Facts) -> FileBackend:
+        def with_pipeline(gpu: Gpu) -> TorchDeviceBackend:
+            program = _Program.open(torch, path, artifact.outputs, options, facts)
+            engine = _engine(torch, program, gpu.context.index)
+            pipeline = open_pipeline(gpu, engine, bundle, artifact)
+            return TorchDeviceBackend(TorchBackend.name, pipeline, program.facts)
+
+        def network_alone(options: BackendOptions) -> FileBackend:
+            return TorchBackend(path, artifact.outputs, options, facts)
+
+        _refuse_foreign_options(options)
+        if _existing_device(torch, options.device or "cpu") == "cpu":
+            return network_alone(options)
+        return open_on_gpu(options, with_pipeline=with_pipeline, network_alone=network_alone)
 
     return open_verified(open_file, bundle, artifact, options)
 
@@ -89,6 +108,35 @@ def describe() -> Installed:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     devices = ("cpu", *(f"cuda:{index}" for index in range(count)))
     return Installed(version=torch.__version__, listed=devices, devices=devices)
+
+
+def open_baseline(
+    bundle: Bundle, artifact: Artifact, index: int, *, compiled: bool
+) -> TorchBaseline:
+    """The program alone on a GPU in float16, as it is or compiled, to compare with.
+
+    Raises:
+        BackendUnavailable: torch or the GPU is not there.
+        ModelError: the file is damaged or another one.
+    """
+    torch = _runtime()
+    options = BackendOptions(device=f"cuda:{index}")
+    path = verify_artifact(bundle, artifact)
+    program = _Program.open(torch, path, artifact.outputs, options, None)
+    return TorchBaseline(
+        torch, program.module, input_hw=program.input_hw, index=index, compiled=compiled
+    )
+
+
+def matmul_peak(index: int) -> float:
+    """Of a float16 product on a GPU, in TFLOP/s.
+
+    Raises:
+        BackendUnavailable: torch or the GPU is not there.
+    """
+    torch = _runtime()
+    _existing_device(torch, f"cuda:{index}")
+    return matmul_tflops(torch, index)
 
 
 class TorchBackend(GraphBackend):
@@ -120,27 +168,79 @@ class TorchBackend(GraphBackend):
         options: BackendOptions | None = None,
         facts: Facts | None = None,
     ) -> None:
-        path, options = Path(path), options or BackendOptions()
+        options, torch = options or BackendOptions(), _runtime()
         _refuse_foreign_options(options)
-        torch = _runtime()
-        self.provider = _existing_device(torch, options.device or "cpu")
-        program = _load(torch, path)
-        self.input_hw, batch = network_input(path, _ports(program))
-        self.outputs = _output_names(program, outputs, path)
-        self._graph = _moved(torch, program, self.provider, path)
-        self._torch = torch
-        facts = facts_of_file(path, facts, batch)
-        notes = (*facts.notes, *options.notes, *_set_threads(torch, options.num_threads))
-        self.facts = replace(facts, version=torch.__version__, notes=notes)
+        program = _Program.open(torch, Path(path), outputs, options, facts)
+        self._torch, self._graph, self._half = torch, program.module, program.half
+        self.provider, self.input_hw = program.device, program.input_hw
+        self.outputs, self.facts = program.outputs, program.facts
 
     def _run(self, graph: Any, chunk: Batch, names: Sequence[str]) -> Outputs:
-        with self._torch.inference_mode():
+        with self._torch.inference_mode(), autocast(self._torch, half=self._half):
             # A copy, because torch warns of arrays that cannot be written to.
             pixels = self._torch.from_numpy(np.array(chunk, order="C")).to(self.provider)
             answer = graph(pixels)
             tensors = answer if isinstance(answer, (tuple, list)) else (answer,)
             named = dict(zip(self.outputs, tensors, strict=True))
             return {name: _to_numpy(named[name]) for name in names}
+
+
+class TorchDeviceBackend(DeviceBackend):
+    """An exported program on the buffers of a pipeline."""
+
+    title = "torch"
+
+
+class _Program(NamedTuple):
+    """An exported program, ready to run on its device."""
+
+    module: Any
+    device: str
+    input_hw: tuple[int, int]
+    outputs: tuple[str, ...]
+    facts: Facts
+    half: bool
+    """Computes a program in float32 in float16 where autocast takes it."""
+
+    @classmethod
+    def open(
+        cls,
+        torch: ModuleType,
+        path: Path,
+        outputs: Sequence[str],
+        options: BackendOptions,
+        facts: Facts | None,
+    ) -> _Program:
+        """Read the file, check what it takes and gives, and move it to the device."""
+        device = _existing_device(torch, options.device or "cpu")
+        program = _load(torch, path)
+        input_hw, batch = network_input(path, _ports(program))
+        names, facts = _output_names(program, outputs, path), facts_of_file(path, facts, batch)
+        half = _computes_in_half(device, options, facts)
+        module = _moved(torch, program, device, path)
+        notes = (*facts.notes, *options.notes, *_set_threads(torch, options.num_threads))
+        precision = options.precision if half else facts.precision
+        facts = replace(facts, version=torch.__version__, precision=precision, notes=notes)
+        return cls(module, device, input_hw, names, facts, half)
+
+
+def _computes_in_half(device: str, options: BackendOptions, facts: Facts) -> bool:
+    asked = options.precision == "fp16" != facts.precision
+    if asked and device == "cpu":
+        raise ConfigError("torch computes fp32 in fp16 on cuda only; take precision='auto'")
+    return asked
+
+
+def _engine(torch: ModuleType, program: _Program, index: int) -> TorchEngine:
+    return TorchEngine(
+        torch,
+        program.module,
+        input_hw=program.input_hw,
+        names=program.outputs,
+        index=index,
+        batch=(program.facts.batch_min, program.facts.batch_max),
+        half=program.half,
+    )
 
 
 def _runtime() -> ModuleType:

@@ -33,7 +33,7 @@ Written as JSON, the report is (times in milliseconds, per call unless said othe
                     card does not say), artifacts {file: sha256}
       photos        [{title, identity, count, size_hw (null: each its own)}]
       options       as given: model, backends, batches, device, precision, tta, threads, runs,
-                    duration_s, cold_starts, seed, photos, sizes
+                    duration_s, cold_starts, baselines, seed, photos, sizes
     configurations  [{
       name, backend, version, provider, precision, artifact, network_hw, tta, batch, size_hw
       runs          counted ones
@@ -51,6 +51,19 @@ Written as JSON, the report is (times in milliseconds, per call unless said othe
       notes         [text]
       samples_ms    every counted run, in the order in which they ran
     }]
+    gpu             null, or what `hp_sdk.bench.gpu` measured by the GPU's own clock:
+      name, capability
+      copies_gb_per_s  {up, down, on_device} of pinned memory: the peak that shares are of
+      matmul_tflops    of one large float16 product, likewise; null without torch
+      sensors       {before, working, after: {sm_mhz, sm_max_mhz, memory_mhz, power_w,
+                    power_limit_w, celsius}}
+      rows          [{name, batch, rounds, network_ms (the engine alone, run after run),
+                    network_photos_per_s, stages_ms {upload, fit, network, label, download},
+                    enqueue_ms, latency_ms, overhead_ms, photos_per_s (all slots at work),
+                    share_of_network, upload_gb_per_s, download_gb_per_s, upload_share,
+                    download_share, network_tflops, matmul_share}]
+      baselines     [{name, batch, rounds, network_ms, photos_per_s}]
+      missing       {what: why it was not measured}
     comparison      null, or {base, tolerance, notes: [text], changes: [{configuration, base_ms,
                     now_ms, ratio: {value, low, high}, verdict}]}
 """

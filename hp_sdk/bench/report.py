@@ -11,6 +11,7 @@ import numpy as np
 
 from hp_sdk.bench.compare import KIND, SCHEMA, Comparison
 from hp_sdk.bench.fresh import Cold
+from hp_sdk.bench.gpu import GpuReport
 from hp_sdk.bench.measure import INFER, Answers, Measurement, Run, WarmUp
 from hp_sdk.bench.setting import Setting, plain
 from hp_sdk.bench.statistics import Estimate, mean, percentile
@@ -96,6 +97,8 @@ class Report:
     created: str
     setting: Setting
     configurations: tuple[Row, ...]
+    gpu: GpuReport | None = None
+    """What a GPU did, by its own clock; None if none worked."""
     comparison: Comparison | None = None
 
     def to_dict(self) -> dict[str, Any]:

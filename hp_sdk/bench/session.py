@@ -12,6 +12,7 @@ from time import perf_counter
 
 from hp_sdk.bench.compare import TOLERANCE, Base, Comparison, Entry, Key, key_of
 from hp_sdk.bench.fresh import Cold, cold_start
+from hp_sdk.bench.gpu import GpuPlan, measure_gpu
 from hp_sdk.bench.measure import Clock, Measurement, Plan, Progress, Subject, measure, silent
 from hp_sdk.bench.pictures import PhotoSet, photo_sets
 from hp_sdk.bench.report import Report, Row, make_row, now
@@ -63,10 +64,12 @@ def benchmark(
         )
         found = measure(subjects, plan, clock=clock, progress=progress)
         rows = tuple(_rows(found, colds, setting))
+        gpu = measure_gpu(subjects, _gpu_plan(options, setting, subjects), progress=progress)
     return Report(
         created=now(),
         setting=setting,
         configurations=rows,
+        gpu=gpu,
         comparison=_compare(keys, rows, against, notes) if against else None,
     )
 
@@ -84,6 +87,18 @@ def _open(
     views = choose_tta(options.tta, family=parser.bundle.family).num_views
     for each, batch in product(photos, options.batches):
         yield Subject(parser, each, receipt, batch, views=views, backend=backend, load_ms=load_ms)
+
+
+def _gpu_plan(options: Options, setting: Setting, subjects: Sequence[Subject]) -> GpuPlan:
+    parser = subjects[0].parser
+    return GpuPlan(
+        head=parser.head,
+        tta=choose_tta(options.tta, family=parser.bundle.family),
+        macs=setting.model.macs,
+        duration_s=options.duration_s,
+        seed=options.seed,
+        baselines=options.baselines,
+    )
 
 
 def _cold_start(subject: Subject, options: Options, progress: Progress) -> Cold | None:

@@ -17,6 +17,7 @@ from hp_sdk.bench.fresh import MATRIX, measure_peak
 from hp_sdk.bench.pictures import PhotoSet
 from hp_sdk.errors import ConfigError
 from hp_sdk.machine import find_nvidia, read_machine
+from hp_sdk.native import accelerator
 from hp_sdk.parser import Parser
 
 BUSY_SHARE = 0.25
@@ -40,6 +41,8 @@ class Options:
     duration_s: float = 10.0
     """Measuring time per configuration, shared by all."""
     cold_starts: int = 3
+    baselines: tuple[str, ...] = ()
+    """On a GPU, also networks alone: of `hp_sdk.bench.gpu.BASELINES`."""
     seed: int = 0
     photos: tuple[Path, ...] = ()
     """Files; without any, figures are drawn."""
@@ -187,7 +190,7 @@ def read_machine_facts(threads: int | None, root: Path = Path("/")) -> MachineFa
         load_average=load,
         peak_gflops=measure_peak(threads),
         peak_how=f"{product}, threads: {threads or 'all'}, best of a few",
-        versions={"hp-sdk": _version(), "numpy": np.__version__, "opencv": cv2.__version__},
+        versions=_versions(),
     )
 
 
@@ -224,6 +227,15 @@ def _load_average() -> float | None:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
         return None
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "hp-sdk": _version(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "steps": accelerator().name,
+    }
 
 
 def _version() -> str:

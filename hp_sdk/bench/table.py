@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 
 from hp_sdk.bench.compare import Comparison
+from hp_sdk.bench.gpu import GpuReport, GpuRow
 from hp_sdk.bench.report import AGREEMENT_MIN, Report, Row
 from hp_sdk.bench.setting import Setting
 from hp_sdk.bench.statistics import Estimate
+from hp_sdk.gpu.sensors import Sensors
 
 _MB = 1e6
 
@@ -21,6 +24,8 @@ def report_lines(report: Report) -> Iterator[str]:
     yield from _section("stages, mean ms per call", _stages(rows))
     if any(row.cold for row in rows):
         yield from _section("cold start in a fresh process, ms", _cold(rows))
+    if report.gpu is not None:
+        yield from _gpu(report.gpu)
     if report.comparison is not None:
         yield from _section(f"against {report.comparison.base}", _changes(report.comparison))
     notes = list(_notes(report))
@@ -106,6 +111,65 @@ def _cold_row(row: Row) -> tuple[str, ...]:
     return row.name, *(f"{time:.0f}" for time in times), memory, str(cold.starts)
 
 
+def _gpu(gpu: GpuReport) -> Iterator[str]:
+    """By the device's own clock: the engines, what they reach of the peaks, and the baselines."""
+    if gpu.rows:
+        yield from _section(f"on {gpu.name}, device ms per batch", _gpu_stages(gpu.rows))
+        yield from _section("with every slot at work", _gpu_shares(gpu.rows))
+    if gpu.baselines:
+        head = ("", "network ms", "images/s")
+        rows = [(f"{row.name}, batch {row.batch}", row.network_ms, row.photos_per_s)
+                for row in gpu.baselines]  # fmt: skip
+        yield from _section(
+            "networks alone", [head, *((name, number(a), number(b)) for name, a, b in rows)]
+        )
+    peaks = gpu.copies_gb_per_s
+    copies = "unknown" if peaks is None else f"{peaks.up:.1f} up, {peaks.down:.1f} down"
+    matmul = "unknown" if gpu.matmul_tflops is None else f"{gpu.matmul_tflops:.0f} TFLOP/s"
+    yield from ("", f"peaks measured here: copies GB/s {copies}; float16 matrix product {matmul}")
+    for when, sensors in gpu.sensors.items():
+        if sensors is not None:
+            yield f"{when}: {_sensors(sensors)}"
+
+
+def _gpu_stages(rows: Sequence[GpuRow]) -> Table:
+    head = ("", *rows[0].stages_ms, "engine alone", "latency", "enqueue")
+    return [
+        head,
+        *(
+            (
+                row.name,
+                *map(number, row.stages_ms.values()),
+                *map(number, (row.network_ms, row.latency_ms, row.enqueue_ms)),
+            )
+            for row in rows
+        ),
+    ]
+
+
+def _gpu_shares(rows: Sequence[GpuRow]) -> Table:
+    head = ("", "images/s", "of engine", "up", "down", "of copies", "TFLOP/s", "of matmul")
+    return [head, *(_gpu_shares_row(row) for row in rows)]
+
+
+def _gpu_shares_row(row: GpuRow) -> tuple[str, ...]:
+    rates = (row.upload_gb_per_s, row.download_gb_per_s, row.network_tflops)
+    up, down, tflops = ("-" if rate is None else f"{rate:.1f}" for rate in rates)
+    copies, matmul = _percent(row.upload_share), _percent(row.matmul_share)
+    whole = number(row.photos_per_s), _percent(row.share_of_network)
+    return row.name, *whole, up, down, copies, tflops, matmul
+
+
+def _sensors(sensors: Sensors) -> str:
+    units = {"mhz": "MHz", "w": "W", "celsius": "C"}
+    told = {name: getattr(sensors, name) for name in (each.name for each in fields(sensors))}
+    return ", ".join(
+        f"{name.rpartition('_')[0] or name} {value:.0f} {units[name.rpartition('_')[2]]}"
+        for name, value in told.items()
+        if value is not None
+    )
+
+
 def _changes(comparison: Comparison) -> Table:
     head = ("", "then p50", "now p50", "ratio", "verdict")
     return [
@@ -129,6 +193,8 @@ def _notes(report: Report) -> Iterator[str]:
         yield from (f"{row.name}: {note}" for note in row.notes)
         if row.overhead_share > 1:
             yield f"{row.name}: more time is spent around the network than in it"
+    if report.gpu is not None:
+        yield from (f"{what}: not measured: {why}" for what, why in report.gpu.missing.items())
     if any(row.latency_ms.p99.high is None for row in report.configurations):
         yield "..] is a bound that takes more runs (for p99 some hundreds)"
     if report.comparison is not None:

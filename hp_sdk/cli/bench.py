@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hp_sdk.bench.compare import TOLERANCE, read_base
+from hp_sdk.bench.gpu import BASELINES
 from hp_sdk.bench.plot import latency_png
 from hp_sdk.bench.report import Report
 from hp_sdk.bench.session import Against, benchmark
@@ -67,6 +68,10 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         "--cold", type=_count_or_none, default=_DEFAULTS.cold_starts, metavar="N",
         help="fresh processes per configuration (3; 0 for none)",
     )  # fmt: skip
+    parser.add_argument(
+        "--baselines", type=_baselines, default=(), metavar="NAMES",
+        help="on a GPU, also networks alone: eager,compiled,onnxruntime",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the order of configurations (0)")
 
 
@@ -121,6 +126,7 @@ def _asked(options: argparse.Namespace) -> Options:
         runs=options.runs,
         duration_s=options.duration,
         cold_starts=options.cold,
+        baselines=options.baselines,
         seed=options.seed,
         photos=tuple(options.photo),
         sizes=options.size,
@@ -165,6 +171,15 @@ def _names(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise argparse.ArgumentTypeError("no backend given; write auto, or onnxruntime,openvino")
+    return names
+
+
+def _baselines(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    if unknown := [name for name in names if name not in BASELINES]:
+        raise argparse.ArgumentTypeError(
+            f"no baseline {unknown[0]!r}; there are {', '.join(BASELINES)}"
+        )
     return names
 
 

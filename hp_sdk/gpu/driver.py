@@ -79,6 +79,18 @@ def count_gpus() -> int:
     return count.value
 
 
+def bus_id(index: int) -> str:
+    """Where a GPU sits, such as "0000:01:00.0", which tells it from others to every library.
+
+    Raises:
+        BackendError: there is no such GPU, or no driver.
+    """
+    device, text = c_int(), ctypes.create_string_buffer(32)
+    check(load_driver().cuDeviceGet(byref(device), index))
+    check(load_driver().cuDeviceGetPCIBusId(text, len(text), device))
+    return text.value.decode()
+
+
 class CudaEvent:
     """A point in a stream, with a time."""
 

@@ -16,9 +16,10 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(u
 _NO_MEMORY = ("allocate memory", "out of memory", "out_of_memory")
 
 
-def provider_options(index: int, stream: CudaStream) -> dict[str, str]:
+def provider_options(index: int, stream: CudaStream, *, graphs: bool = False) -> dict[str, str]:
     """Options of CUDAExecutionProvider for a session that `OrtEngine` can run."""
-    return {"device_id": str(index), "user_compute_stream": str(stream.handle)}
+    options = {"device_id": str(index), "user_compute_stream": str(stream.handle)}
+    return options | {"enable_cuda_graph": "1"} if graphs else options
 
 
 class OrtEngine:
@@ -30,6 +31,10 @@ class OrtEngine:
         stream: that stream.
         index: that GPU.
         batch: smallest and largest.
+        graphs: the session was opened with `graphs`, and records a CUDA graph of each set of
+            addresses.  For one thread that has the device to itself: ONNX Runtime records in the
+            mode in which an allocation of any other thread breaks the recording, keeps graphs per
+            thread, and waits for the device in each replay.
 
     Raises:
         SchemaMismatch: sizes of the model are not fixed, but for the batch.
@@ -38,7 +43,14 @@ class OrtEngine:
     scratch_bytes = 0
 
     def __init__(
-        self, ort: Any, session: Any, stream: CudaStream, *, index: int, batch: tuple[int, int]
+        self,
+        ort: Any,
+        session: Any,
+        stream: CudaStream,
+        *,
+        index: int,
+        batch: tuple[int, int],
+        graphs: bool = False,
     ) -> None:
         self.session: Any = session
         self.stream, self.index = stream, index
@@ -52,15 +64,24 @@ class OrtEngine:
             for each in session.get_outputs()
             if each.type in _DTYPES
         }
-        self.options = ort.RunOptions()
-        # Enqueue only: events join the streams, and the host does not wait.
-        self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._ort, self._graphs = ort, graphs
+        self._graph_ids: dict[tuple[int, ...], int] = {}
         self.lock = Lock()  # what one slot enqueues stays together
 
     def open_context(self, scratch: int) -> OrtContext:
         """A binding of its own."""
         del scratch
         return OrtContext(self)
+
+    def run_options(self, bound: tuple[int, ...]) -> Any:
+        """Of runs with these addresses, which are one graph where there are graphs."""
+        options = self._ort.RunOptions()
+        # Enqueue only: events join the streams, and the host does not wait.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if self._graphs:
+            number = self._graph_ids.setdefault(bound, len(self._graph_ids) + 1)
+            options.add_run_config_entry("gpu_graph_id", str(number))
+        return options
 
     def close(self) -> None:
         """Free the session."""
@@ -73,9 +94,10 @@ class OrtContext:
     def __init__(self, engine: OrtEngine) -> None:
         self._engine, self._binding = engine, engine.session.io_binding()
         self._bound: tuple[int, ...] = ()
+        self._options: Any = None
 
     def can_capture(self, stream: CudaStream) -> bool:
-        """Never: a session may allocate in any run."""
+        """Never from outside: a session may allocate, or enqueue host work, in any run."""
         del stream
         return False
 
@@ -93,7 +115,7 @@ class OrtContext:
             self._bind(count, image, outputs)
             with engine.lock:
                 engine.stream.wait(stream.record())
-                engine.session.run_with_iobinding(self._binding, engine.options)
+                engine.session.run_with_iobinding(self._binding, self._options)
                 stream.wait(engine.stream.record())
         except BackendError:
             raise
@@ -113,7 +135,7 @@ class OrtContext:
             tensor = engine.outputs[name]
             shape = (count, *tensor.shape)
             self._binding.bind_output(name, *place, tensor.dtype.type, shape, pointer)
-        self._bound = bound
+        self._options, self._bound = engine.run_options(bound), bound
 
 
 def _fixed(port: Any, rank: int | None = None) -> tuple[int, ...]:

@@ -243,9 +243,8 @@ class DevicePipeline:
         self._put_back(slot)
 
     def _enqueue(self, slot: Slot, photos: Sequence[Photo], ask: Ask) -> Ticket:
-        events = [slot.stream.record()]
-        uploaded = upload(slot, photos)
-        events.append(slot.stream.record())
+        uploaded, begun = upload(slot, photos)
+        events = [begun, slot.stream.record()]
         views = _views(uploaded, self.spec, ask.tta)
         image = self._fit(slot, views)
         events.append(slot.stream.record())

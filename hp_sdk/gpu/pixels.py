@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hp_sdk.errors import ConfigError, InputError
 from hp_sdk.gpu.device import Gpu
+from hp_sdk.gpu.dlpack import handed_over
 from hp_sdk.gpu.driver import LEGACY_STREAM, CudaStream
 from hp_sdk.gpu.layouts import FIT_TASK, LABEL_TASK, MAX_VIEWS, VIEW
 from hp_sdk.preprocess import Geometry
@@ -173,34 +174,29 @@ def softmax_scores(
 def device_photo(source: Any, *, bgr: bool = False) -> DevicePhoto | None:
     """A photo that lies on a GPU already, as it lies there; None for anything else.
 
-    Takes what has `__cuda_array_interface__` (torch, cupy, numba): uint8 (H, W, 3) or (3, H, W).
-    What the stream that the interface names still has to do is waited for, on the device; the
-    default stream if it names none.
+    Takes what has `__cuda_array_interface__` (torch, cupy, numba) or hands itself over by DLPack:
+    uint8 (H, W, 3) or (3, H, W).  What the stream that the interface names still has to do is
+    waited for, on the device; the default stream if it names none.
 
     Raises:
         InputError: it is on the GPU, but no such photo.
     """
-    try:
-        found: Mapping[str, Any] = source.__cuda_array_interface__
-    except (AttributeError, RuntimeError):  # torch raises for tensors on the host
+    found = handed_over(source)
+    if found is None:
         return None
-    shape, strides = tuple(found["shape"]), found.get("strides")
-    if found["typestr"] != "|u1" or len(shape) != 3 or 3 not in (shape[0], shape[2]):
+    shape = found.shape
+    if found.typestr != "|u1" or len(shape) != 3 or 3 not in (shape[0], shape[2]) or 0 in shape:
         raise InputError(
-            f"a GPU array is {found['typestr']} {shape}; a photo is uint8 (H, W, 3) or (3, H, W)"
+            f"a GPU array is {found.typestr} {shape}; a photo is uint8 (H, W, 3) or (3, H, W)"
         )
-    if strides is None:
-        strides = (shape[1] * shape[2], shape[2], 1)
     order = (0, 1, 2) if shape[2] == 3 else (1, 2, 0)
     height, width = shape[order[0]], shape[order[1]]
-    row, column, channel = (int(strides[i]) for i in order)
-    pointer = int(found["data"][0])
+    row, column, channel = (found.strides[i] for i in order)
+    pointer = found.pointer
     if bgr:
         pointer, channel = pointer + 2 * channel, -channel
     strides = (row, column, channel)
-    return DevicePhoto(
-        pointer, (height, width), strides, source, found.get("stream") or LEGACY_STREAM
-    )
+    return DevicePhoto(pointer, (height, width), strides, found.owner, found.stream)
 
 
 def _view(

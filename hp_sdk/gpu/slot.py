@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from hp_sdk.gpu.device import Bytes, Gpu, Memory
+from hp_sdk.gpu.driver import CudaEvent
 from hp_sdk.gpu.engine import Engine
 from hp_sdk.gpu.pixels import DevicePhoto, Table, table_bytes
 from hp_sdk.gpu.replay import Replays
@@ -76,8 +77,11 @@ class Slot:
             buffer.release()
 
 
-def upload(slot: Slot, photos: Sequence[Photo]) -> list[DevicePhoto]:
-    """Photos of the host go to the device in one copy; those that are there stay where they are."""
+def upload(slot: Slot, photos: Sequence[Photo]) -> tuple[list[DevicePhoto], CudaEvent]:
+    """Photos of the host go to the device in one copy; those that are there stay where they are.
+
+    The event lies before that copy and after all that the host did for it.
+    """
     sizes = [photo.nbytes for photo in photos if isinstance(photo, np.ndarray)]
     start, base = 0, slot.photos.reserve(sum(sizes)) if sizes else 0
     found: list[DevicePhoto] = []
@@ -91,6 +95,7 @@ def upload(slot: Slot, photos: Sequence[Photo]) -> list[DevicePhoto]:
         height, width = photo.shape[:2]
         found.append(DevicePhoto(base + start, (height, width), (3 * width, 3, 1)))
         start += photo.nbytes
+    begun = slot.stream.record()
     if start:
         slot.stream.upload(base, slot.photos.host[:start])
-    return found
+    return found, begun

@@ -23,6 +23,7 @@ size_t limit_bytes = size_t(1) << 40, used_bytes = 0;
 int failing = 0;     // every call from now on returns this
 long launches = 0, copies_up = 0, copies_down = 0;
 bool capturing = false;
+double launch_ms = 0, bytes_per_ms = 0, now_ms = 0;  // the device's clock, if it has one
 thread_local void* current = nullptr;  // as on a GPU: memory is freed in a context, or not at all
 const char* const names[] = {
     "hp_fit", "hp_label_float", "hp_label_half", "hp_merge_float", "hp_merge_half", "hp_softmax"};
@@ -59,6 +60,7 @@ T as(const std::string& bytes) {
 
 void run(const Launch& launch) {
     ++launches;
+    now_ms += launch_ms;
     blockDim = {launch.block[0], launch.block[1], launch.block[2]};
     const auto* a = launch.arguments;
     for (unsigned z = 0; z < launch.grid[2]; ++z)
@@ -88,7 +90,10 @@ void run(const Launch& launch) {
                     }
 }
 
-void run(const Copy& copy) { memcpy(copy.to, copy.from, copy.size); }
+void run(const Copy& copy) {
+    if (bytes_per_ms > 0) now_ms += copy.size / bytes_per_ms;
+    memcpy(copy.to, copy.from, copy.size);
+}
 
 template <typename W>
 int enqueue(Work work, const W& part) {
@@ -120,6 +125,12 @@ void fake_reset() {
     limit_bytes = size_t(1) << 40;
     failing = 0;
     launches = copies_up = copies_down = 0;
+    launch_ms = bytes_per_ms = now_ms = 0;
+}
+// Every launch takes so long, and every copy as long as its bytes; until then, every interval is 1.5.
+void fake_clock(double ms_of_a_launch, double bytes_in_a_ms) {
+    launch_ms = ms_of_a_launch;
+    bytes_per_ms = bytes_in_a_ms;
 }
 void fake_limit(size_t bytes) { limit_bytes = bytes; }
 void fake_fail(int code) { failing = code; }
@@ -145,6 +156,34 @@ int cuDeviceGetName(char* name, int, int) {
     strcpy(name, "Host");
     return 0;
 }
+int cuDeviceGetPCIBusId(char* text, int, int) {
+    strcpy(text, "0000:07:00.0");
+    return 0;
+}
+// the management library: the GPU above, which does not tell its temperature
+int nvmlInit_v2() { return 0; }
+int nvmlShutdown() { return 0; }
+int nvmlDeviceGetHandleByPciBusId_v2(const char* text, void** device) {
+    *device = &now_ms;
+    return strcmp(text, "0000:07:00.0") ? 6 : 0;
+}
+int nvmlDeviceGetClockInfo(void*, unsigned which, unsigned* mhz) {
+    *mhz = which == 1 ? 1980 : 2619;
+    return 0;
+}
+int nvmlDeviceGetMaxClockInfo(void*, unsigned, unsigned* mhz) {
+    *mhz = 1985;
+    return 0;
+}
+int nvmlDeviceGetPowerUsage(void*, unsigned* mw) {
+    *mw = 350500;
+    return 0;
+}
+int nvmlDeviceGetEnforcedPowerLimit(void*, unsigned* mw) {
+    *mw = 700000;
+    return 0;
+}
+int nvmlDeviceGetTemperature(void*, unsigned, unsigned*) { return 3; }
 int cuDeviceGetAttribute(int* value, int which, int) {
     *value = which == 75 ? 9 : 0;
     return 0;
@@ -199,15 +238,22 @@ int cuStreamDestroy_v2(void* stream) { return drop(stream); }
 int cuStreamSynchronize(void*) { return failing; }
 int cuStreamWaitEvent(void*, void*, unsigned) { return failing; }
 int cuEventCreate(void** event, unsigned) {
-    *event = handle();
+    *event = new double(0);
     return failing;
 }
-int cuEventDestroy_v2(void* event) { return drop(event); }
-int cuEventRecord(void*, void*) { return failing; }
+int cuEventDestroy_v2(void* event) {
+    delete static_cast<double*>(event);
+    return 0;
+}
+int cuEventRecord(void* event, void*) {
+    *static_cast<double*>(event) = now_ms;
+    return failing;
+}
 int cuEventQuery(void*) { return failing; }
 int cuEventSynchronize(void*) { return failing; }
-int cuEventElapsedTime(float* ms, void*, void*) {
-    *ms = 1.5f;
+int cuEventElapsedTime(float* ms, void* from, void* to) {
+    const double passed = *static_cast<double*>(to) - *static_cast<double*>(from);
+    *ms = bytes_per_ms > 0 ? static_cast<float>(passed) : 1.5f;
     return failing;
 }
 int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t size, void*) {
