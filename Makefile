@@ -94,6 +94,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@# classic TensorRT's bindings (3 MB, cannot run here): the names we use are compared with theirs
 	@for version in 10.16.1.11 11.4.0.106; do $(PIP) download --quiet --no-deps --dest $(VENV)/tensorrt-bindings \
 		tensorrt-cu13-bindings==$$version || true; done
+	@# Triton's schema, without the client's dependencies: what we write is compared with it
+	@$(PIP) install --quiet --no-deps tritonclient==2.73.0 || true
 	@touch $(VENV)/.runtime $@
 
 $(BIN)/python:

@@ -22,6 +22,7 @@ from hp_sdk.manifest import Section, read_json
 __all__ = [
     "Artifact",
     "Bundle",
+    "DataFile",
     "HeadSpec",
     "InputSpec",
     "manifest_dict",
@@ -93,6 +94,16 @@ class HeadSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataFile:
+    """Weights of an artifact in a file of their own, which the runtime finds by its name."""
+
+    file: str
+    """Path inside the bundle, beside the artifact."""
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """One file that a runtime can open."""
 
@@ -110,6 +121,8 @@ class Artifact:
     size_hw: tuple[int, int]
     opset: int | None = None
     outputs: tuple[str, ...] = ()
+    data: tuple[DataFile, ...] = ()
+    """Further files without which it cannot be opened; most have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +185,7 @@ def verify_files(bundle: Bundle) -> tuple[Path, ...]:
         ChecksumMismatch: a file has another size or another content.
     """
     paths = [verify_artifact(bundle, artifact) for artifact in bundle.artifacts]
+    paths += [bundle.root / data.file for artifact in bundle.artifacts for data in artifact.data]
     if bundle.golden is not None:
         golden = bundle.golden
         paths.append(_verify(bundle, str(golden["file"]), str(golden["sha256"]), None))
@@ -179,12 +193,14 @@ def verify_files(bundle: Bundle) -> tuple[Path, ...]:
 
 
 def verify_artifact(bundle: Bundle, artifact: Artifact) -> Path:
-    """Compare one artifact with the manifest; its path if it is what it should be.
+    """Compare one artifact and its data files with the manifest; its path if all are right.
 
     Raises:
-        CorruptArtifact: the file is missing or a Git LFS pointer.
-        ChecksumMismatch: the file has another size or another content.
+        CorruptArtifact: a file is missing or a Git LFS pointer.
+        ChecksumMismatch: a file has another size or another content.
     """
+    for data in artifact.data:
+        _verify(bundle, data.file, data.sha256, data.size_bytes)
     return _verify(bundle, artifact.file, artifact.sha256, artifact.size_bytes)
 
 
@@ -199,7 +215,7 @@ def manifest_dict(bundle: Bundle) -> dict[str, Any]:
         "card": dict(bundle.card),
         "input": bundle.input.to_dict(),
         "heads": {name: _head_dict(head) for name, head in bundle.heads.items()},
-        "artifacts": [asdict(artifact) for artifact in bundle.artifacts],
+        "artifacts": [_artifact_dict(artifact) for artifact in bundle.artifacts],
         "verify": bundle.verify,
         "golden": None if bundle.golden is None else dict(bundle.golden),
     }
@@ -281,7 +297,22 @@ def _artifact(section: Section, heads: Mapping[str, HeadSpec]) -> Artifact:
         size_hw=section.size("size_hw"),
         opset=section.integer("opset") if section.has("opset") else None,
         outputs=section.texts("outputs"),
+        data=tuple(map(_data_file, section.list_of("data"))) if section.has("data") else (),
     )
+
+
+def _data_file(section: Section) -> DataFile:
+    return DataFile(
+        file=_inside(section, "file"),
+        sha256=section.text("sha256"),
+        size_bytes=section.integer("size_bytes", minimum=0),
+    )
+
+
+def _artifact_dict(artifact: Artifact) -> dict[str, Any]:
+    values = asdict(artifact)
+    data = values.pop("data")
+    return values | ({"data": list(data)} if data else {})
 
 
 def _inside(section: Section, key: str) -> str:

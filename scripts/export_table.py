@@ -25,17 +25,15 @@ from hp_export.cli import sizes
 from hp_export.options import ExportOptions
 from hp_export.photos import read_photos
 from hp_export.progress import on_terminal
-from hp_export.report import agreement_table
+from hp_export.report import agreement_table, write_section
 from hp_export.strip import bare_network
 from hp_export.verify import Pictures, Reference, compare_artifact
 from hp_export.write import export_bundle
 from hp_sdk.backends import Backend, BackendOptions
 from hp_sdk.backends.ort import open_artifact
 from hp_sdk.bundle import Artifact, Bundle, read_bundle
-from hp_sdk.files import write_bytes
 from hp_trainer.checkpoint import Checkpoint, read_checkpoint
 
-START, END = "<!-- agreement: written by scripts/export_table.py -->", "<!-- end -->"
 ROUNDS = 40
 
 
@@ -57,7 +55,8 @@ def main() -> None:
         if not root.exists():
             export(checkpoint, root, args)
         bundle = read_bundle(root)
-        write_page(args.page, "\n\n".join(sections(bundle, checkpoint, args)))
+        content = "\n\n".join(sections(bundle, checkpoint, args))
+        write_section(args.page, "agreement", "scripts/export_table.py", content)
 
 
 def export(checkpoint: Checkpoint, root: Path, args: argparse.Namespace) -> None:
@@ -119,14 +118,6 @@ def decided(bundle: Bundle) -> str:
         lines.append(f"* `{file}`: layers with weights: {counts}{clip}{why}")
     allowed = ", ".join(f"{name} {t.label_agreement:.1%}" for name, t in TOLERANCES.items())
     return "\n".join([*lines, f"\nRequired label agreement at export: {allowed}."])
-
-
-def write_page(page: Path, content: str) -> None:
-    """Replace what lies between the marks."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    after = rest.partition(END)[2]
-    write_bytes(page, f"{before}{START}\n\n{content}\n\n{END}{after}".encode())
 
 
 def _open(bundle: Bundle, artifact: Artifact) -> Backend:

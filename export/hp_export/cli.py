@@ -26,6 +26,7 @@ from hp_sdk.files import write_bytes
 
 if TYPE_CHECKING:
     from hp_export.options import ExportOptions
+    from hp_export.progress import Progress
     from hp_export.tensorrt.options import EngineOptions
     from hp_export.write import ExportReport
     from hp_sdk.bundle import Bundle
@@ -110,22 +111,31 @@ def export_command(options: argparse.Namespace) -> int:
         report = export_bundle(checkpoint, options.output, wanted, progress=progress)
     _print_export(report, options.output)
     _write_report(options.json, report.to_dict())
-    _write_serving(report.bundle, options)
+    with on_terminal("hp-export") as progress, stopped_by_sigterm():
+        written = list(_write_serving(report.bundle, options, progress))
+    for line in written:
+        print(line)
     return 0
 
 
-def _write_serving(bundle: Bundle, options: argparse.Namespace) -> None:
+def _write_serving(
+    bundle: Bundle, options: argparse.Namespace, progress: Progress
+) -> Iterator[str]:
+    """Kits and model repositories; a line for each."""
     from hp_export.deepstream import write_deepstream
     from hp_export.tensorrt.kit import write_kit
     from hp_export.triton import write_triton
 
     for engine in _engines(options) if options.defer else ():
         kit = options.output.with_name(f"{options.output.name}-{engine.runtime}-kit")
-        print(f"wrote {write_kit(options.output, kit, engine)}: run `python build.py` there")
+        progress(f"writing {kit}")
+        yield f"wrote {write_kit(options.output, kit, engine)}: run `python build.py` there"
     if options.triton:
-        print(f"wrote {write_triton(bundle, options.triton)}")
+        progress(f"writing {options.triton}")
+        yield f"wrote {write_triton(bundle, options.triton)}"
     if options.deepstream:
-        print(f"wrote {write_deepstream(bundle, options.deepstream)}")
+        progress(f"writing {options.deepstream}")
+        yield f"wrote {write_deepstream(bundle, options.deepstream)}"
 
 
 def _engines(options: argparse.Namespace) -> tuple[EngineOptions, ...]:
@@ -188,29 +198,33 @@ def _print_export(report: ExportReport, target: Path) -> None:
 
 def check_command(options: argparse.Namespace) -> int:
     """Checksums, then the golden sample."""
-    from hp_export.golden import replay_golden
-    from hp_export.model_file import verify_data_files
+    from hp_export.progress import on_terminal
+    from hp_export.replay import replay_golden
     from hp_sdk.bundle import read_bundle, verify_files
 
     bundle = read_bundle(options.bundle)
-    verify_files(bundle)
-    verify_data_files(bundle)
-    providers = []
-    for precision in dict.fromkeys(a.precision_found for a in bundle.artifacts):
-        replay = replay_golden(bundle, backend=options.backend, precision=precision)
-        providers.append(replay.provider)
+    with on_terminal("hp-export check") as progress:
+        progress("checksums")
+        verify_files(bundle)
+        replays = []
+        for precision in dict.fromkeys(a.precision_found for a in bundle.artifacts):
+            progress(f"the golden picture in {precision}")
+            replays.append(replay_golden(bundle, backend=options.backend, precision=precision))
+    for replay in replays:
         for head, agreement in replay.agreement.items():
-            print(f"{head:>12}  {agreement:.4%} of the golden labels in {precision}")
-    on = ", ".join(dict.fromkeys(providers))
+            print(f"{head:>12}  {agreement:.4%} of the golden labels in {replay.precision}")
+    on = ", ".join(dict.fromkeys(replay.provider for replay in replays))
     print(f"{bundle.name} {bundle.version}: files intact, answers right on {on}")
     return 0
 
 
 def strip_command(options: argparse.Namespace) -> int:
     """Leave behind what only training needs."""
+    from hp_export.progress import on_terminal
     from hp_export.strip import strip_file
 
-    report = strip_file(options.checkpoint, options.output)
+    with on_terminal("hp-export strip") as progress:
+        report = strip_file(options.checkpoint, options.output, progress=progress)
     for title, parts in (("ships", report.ships), ("left behind", report.left_behind)):
         for part in parts:
             print(f"{title:12} {part.name:32} {part.parameters:>11,} {part.size_bytes:>12,} bytes")
@@ -223,6 +237,7 @@ def strip_command(options: argparse.Namespace) -> int:
 def inspect_command(options: argparse.Namespace) -> int:
     """Say what an ONNX file or an engine really holds."""
     from hp_export.census import census_lines, read_onnx, take_census
+    from hp_export.progress import on_terminal
     from hp_export.tensorrt.plan import inspect_plan, is_plan, plan_lines
 
     if is_plan(options.file):
@@ -231,7 +246,9 @@ def inspect_command(options: argparse.Namespace) -> int:
             print(line)
         _write_report(options.json, plan.to_dict())
         return 0
-    census = take_census(read_onnx(options.file))
+    with on_terminal("hp-export inspect") as progress:
+        progress("reading")
+        census = take_census(read_onnx(options.file))
     for line in census_lines(census):
         print(line)
     _write_report(options.json, census.to_dict())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hp_trainer.models.backbone import FrozenBatchNorm2d
 
 Norm = nn.BatchNorm2d | FrozenBatchNorm2d
+Answer = TypeVar("Answer")
 
 
 class HeadGraph(nn.Module):
@@ -57,18 +58,26 @@ def output_name(head: str) -> str:
 
 
 def count_macs(network: nn.Module, heads: Sequence[str], size_hw: tuple[int, int]) -> int:
-    """Multiply-accumulates for one image with all `heads`; a multiply-accumulate is two FLOPs."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, *size_hw), tuple(heads))
-    return counter.get_total_flops() // 2
+    """Multiply-accumulates for one image with all `heads`."""
+    with torch.no_grad():
+        return macs_of(lambda: network(torch.zeros(1, 3, *size_hw), tuple(heads)))[1]
+
+
+def macs_of(work: Callable[[], Answer]) -> tuple[Answer, int]:
+    """What `work` answers, and its multiply-accumulates; one of those is two FLOPs."""
+    with FlopCounterMode(display=False) as counter:
+        answer = work()
+    return answer, counter.get_total_flops() // 2
 
 
 def fold_batch_norm(network: nn.Module, image: Tensor) -> nn.Module:
     """A copy of `network` whose batch norms have moved into the convolutions before them.
 
     Which norm follows which convolution is seen in one run on `image` (1, 3, h, w), not guessed
-    from names. Norms that follow anything else stay.
+    from names. Norms that follow anything else stay. Without norms it is `network` itself.
     """
+    if not any(isinstance(module, Norm) for module in network.modules()):
+        return network
     folded = copy.deepcopy(network).eval()
     for conv_name, norm_name in _followers(folded, image).items():
         conv = cast("nn.Conv2d", folded.get_submodule(conv_name))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from hp_export.observe import copy_of
-from hp_sdk.bundle import Bundle
-from hp_sdk.errors import ChecksumMismatch, CorruptArtifact
+from hp_sdk.bundle import DataFile
 from hp_sdk.files import sha256_of, write_bytes
 
 DATA_LIMIT_BYTES = 1_500_000_000
@@ -19,22 +16,9 @@ _LARGE = 1024
 """Tensors of fewer bytes stay in the first file."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file of a bundle, as its manifest lists it."""
-
-    file: str
-    sha256: str
-    size_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for the manifest."""
-        return asdict(self)
-
-
 def write_model(
     folder: Path, file: str, model: onnx.ModelProto, *, limit_bytes: int = DATA_LIMIT_BYTES
-) -> list[StoredFile]:
+) -> list[DataFile]:
     """Write `model`; the ONNX file first, then the one with its weights if there is one."""
     if model.ByteSize() <= limit_bytes:
         write_bytes(folder / file, model.SerializeToString())
@@ -50,24 +34,6 @@ def write_model(
     return [_stored(folder, file), _stored(folder, data)]
 
 
-def verify_data_files(bundle: Bundle) -> None:
-    """Compare second files with the model card, which lists them.
-
-    Raises:
-        CorruptArtifact: a file is missing.
-        ChecksumMismatch: a file has another content.
-    """
-    for entry in bundle.card.get("artifacts", {}).values():
-        for stored in entry.get("data", []):
-            path = bundle.root / Path(stored["file"]).name
-            if not path.is_file():
-                raise CorruptArtifact(
-                    f"bundle {bundle.name!r} lacks its file {stored['file']!r}; fetch it again"
-                )
-            if sha256_of(path) != stored["sha256"]:
-                raise ChecksumMismatch(f"{str(path)!r} is damaged; fetch the bundle again")
-
-
-def _stored(folder: Path, file: str) -> StoredFile:
+def _stored(folder: Path, file: str) -> DataFile:
     path = folder / file
-    return StoredFile(file, sha256_of(path), path.stat().st_size)
+    return DataFile(file=file, sha256=sha256_of(path), size_bytes=path.stat().st_size)

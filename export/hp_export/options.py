@@ -108,11 +108,23 @@ def _input_spec(values: Mapping[str, Any], size_hw: tuple[int, int] | None) -> I
             pad_value=values["pad_value"],
             mean=tuple(values["mean"]),
             std=tuple(values["std"]),
+            **_windows(values, (int(height), int(width))),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise CorruptArtifact(
             f"the checkpoint does not say how its input is prepared ({exc}); train it again"
         ) from exc
+
+
+def _windows(values: Mapping[str, Any], size_hw: Size) -> dict[str, Any]:
+    """How a photo larger than the input is read; a stride fits the size it was chosen for only."""
+    found: dict[str, Any] = {}
+    if values.get("stride_hw") is not None and tuple(values["size_hw"]) == size_hw:
+        down, right = values["stride_hw"]
+        found["stride_hw"] = int(down), int(right)
+    if values.get("longest_px") is not None:
+        found["longest_px"] = int(values["longest_px"])
+    return found
 
 
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:

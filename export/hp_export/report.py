@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from hp_sdk.errors import ConfigError
+from hp_sdk.files import write_bytes
 
 Entry = Mapping[str, Any]
 """One entry of a manifest's `verify`."""
@@ -35,6 +39,21 @@ def agreement_table(entries: Iterable[Entry]) -> str:
         for e in _worst(entries)
     )
     return "\n".join([HEADER, *rows])
+
+
+def write_section(page: Path, name: str, writer: str, content: str) -> None:
+    """Replace what lies between `<!-- name: written by writer -->` and `<!-- end -->` on a page.
+
+    Raises:
+        ConfigError: the page has no such marks.
+    """
+    start, end = f"<!-- {name}: written by {writer} -->", "<!-- end -->"
+    text = page.read_text(encoding="utf-8")
+    before, begins, rest = text.partition(start)
+    _, ends, after = rest.partition(end)
+    if not begins or not ends:
+        raise ConfigError(f"{str(page)!r} has no lines {start!r} and, below it, {end!r}; add them")
+    write_bytes(page, f"{before}{start}\n\n{content}\n\n{end}{after}".encode())
 
 
 def _worst(entries: Iterable[Entry]) -> list[Entry]:

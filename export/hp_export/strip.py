@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hp_export.progress import Progress, silent
 from hp_sdk.errors import ConfigError, CorruptArtifact, UnknownHead, VerificationFailed
 from hp_trainer.checkpoint import (
     Checkpoint,
@@ -50,8 +51,16 @@ class StripReport:
         return sum(part.size_bytes for part in self.left_behind)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a JSON report."""
-        return asdict(self)
+        """Plain values for a JSON report, with sums before and after."""
+        parts = {"before": (*self.ships, *self.left_behind), "after": self.ships}
+        sums = {
+            when: {
+                "parameters": sum(part.parameters for part in those),
+                "bytes": sum(part.size_bytes for part in those),
+            }
+            for when, those in parts.items()
+        }
+        return asdict(self) | sums
 
 
 def strip(checkpoint: Checkpoint) -> Checkpoint:
@@ -125,20 +134,23 @@ def check_same_logits(first: nn.Module, second: nn.Module) -> None:
         )
 
 
-def strip_file(source: Path, target: Path) -> StripReport:
+def strip_file(source: Path, target: Path, *, progress: Progress = silent) -> StripReport:
     """Write `source` without what stays behind to `target`, after proving that no logit changed.
 
     Raises:
         ConfigError: `target` cannot be written.
         VerificationFailed: the file read back gives other logits.
     """
+    progress("reading")
     checkpoint = read_checkpoint(source)
     network = bare_network(checkpoint)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             candidate = Path(folder) / target.name
+            progress("writing")
             write_checkpoint(candidate, strip(checkpoint))
+            progress("comparing the logits")
             check_same_logits(network, bare_network(read_checkpoint(candidate)))
             candidate.replace(target)
     except OSError as exc:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from hp_export.census import read_onnx
-from hp_export.golden import read_golden
 from hp_export.labels import label_names
 from hp_export.model_file import write_model
 from hp_export.pbtxt import Word, entries, to_text
+from hp_export.replay import read_golden
 from hp_export.tail import TensorSpec, inputs_of, outputs_of, with_labels
 from hp_export.tensorrt.sidecar import read_sidecar
 from hp_sdk.bundle import Artifact, Bundle, verify_artifact

@@ -29,6 +29,8 @@ from hp_export.to_onnx import OPSET, check_model, stamp, to_onnx
 from hp_sdk.bundle import Artifact, Bundle, InputSpec, manifest_dict
 from hp_sdk.errors import VerificationFailed
 
+_SMALL_HW = (64, 64)
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -114,10 +116,10 @@ class Workshop:
             size_hw=size_hw,
             opset=census.opset,
             outputs=tuple(census.outputs),
+            data=tuple(data),
         )
         notes = {"computes": dict(census.computes), "weights_bytes": dict(census.weights)}
-        notes |= lowered.notes | ({"data": [entry.to_dict() for entry in data]} if data else {})
-        return Made(artifact, census, notes)
+        return Made(artifact, census, notes | lowered.notes)
 
     def _finished(self, model: onnx.ModelProto, size_hw: Size, *, e2e: bool) -> onnx.ModelProto:
         if e2e:
@@ -139,8 +141,10 @@ def build_graph(
     network: nn.Module, heads: Sequence[str], spec: InputSpec, size_hw: Size
 ) -> HeadGraph:
     """The graph to trace: batch norms folded in a copy, normalisation in front."""
-    network = network_to_trace(network, size_hw)
-    folded = fold_batch_norm(network, torch.zeros(1, 3, *size_hw))
+    traced = network_to_trace(network, size_hw)
+    # Norms follow the same convolutions at every size, unless the network takes one size only.
+    looked_at = _SMALL_HW if traced is network else size_hw
+    folded = fold_batch_norm(traced, torch.zeros(1, 3, *looked_at))
     return HeadGraph(folded, heads, mean=spec.mean, std=spec.std).eval()
 
 

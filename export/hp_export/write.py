@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from hp_export.census import Census
-from hp_export.golden import replay_golden, write_golden
-from hp_export.graph import count_macs
+from hp_export.golden import write_golden
+from hp_export.graph import macs_of
 from hp_export.options import ExportOptions, Size, check_options, plan_bundle, sizes_of
 from hp_export.photos import Photos, read_photos
 from hp_export.progress import Progress, silent
+from hp_export.replay import replay_golden
 from hp_export.strip import StripReport, bare_network, strip_report
 from hp_export.tensorrt.into_bundle import add_engines
 from hp_export.verify import RUNTIME, Jury, Reference, verify
@@ -75,14 +76,17 @@ def export_bundle(
     options = options or ExportOptions()
     check_options(options)
     plan = plan_bundle(checkpoint, target, options)
+    progress("reading")
     photos = _photos(plan, options)
     network = bare_network(checkpoint)
     heads = tuple(plan.heads)
     reference = Reference(network, heads, mean=plan.input.mean, std=plan.input.std)
     with write_folder(target) as folder:
         # The golden sample comes first: the plain network refuses a bad size more clearly.
-        golden = write_golden(folder, reference, plan.input.size_hw, options.precisions)
-        macs = count_macs(network, heads, plan.input.size_hw)
+        progress("asking the network for the golden labels")
+        golden, macs = macs_of(
+            lambda: write_golden(folder, reference, plan.input.size_hw, options.precisions)
+        )
         plan = replace(plan, card=dict(plan.card) | {"macs": macs}, golden=golden)
         workshop = Workshop(network, plan, options, photos, progress)
         made = list(workshop.make(folder))
@@ -110,10 +114,10 @@ def export_bundle(
 
 
 def _photos(plan: Bundle, options: ExportOptions) -> dict[Size, Photos]:
-    """The photographs of --calib at every input size."""
+    """The photographs of --calib at every input size; of a larger one its first window."""
     if options.calib is None:
         return {}
     return {
-        size_hw: read_photos(options.calib, replace(plan.input, size_hw=size_hw))
+        size_hw: read_photos(options.calib, replace(plan.input, size_hw=size_hw, stride_hw=None))
         for size_hw in sizes_of(plan, options)
     }

@@ -11,7 +11,7 @@ import pytest
 
 from hp_export.census import read_onnx, take_census
 from hp_export.deepstream import write_deepstream
-from hp_export.golden import read_golden
+from hp_export.replay import read_golden
 from hp_export.write import ExportReport
 from hp_sdk.bundle import Bundle, read_bundle
 from hp_sdk.errors import ConfigError, ModelNotFound, UnknownHead

@@ -15,15 +15,14 @@ from hp_export import workshop
 from hp_export.agreement import TOLERANCES
 from hp_export.census import read_onnx, take_census
 from hp_export.cli import main
-from hp_export.golden import replay_golden
-from hp_export.model_file import verify_data_files
 from hp_export.options import ExportOptions
 from hp_export.photos import FEWEST, read_photos
 from hp_export.probes import figure, pair, texture
+from hp_export.replay import replay_golden
 from hp_export.verify import ROUNDED
 from hp_export.write import ExportReport, export_bundle
 from hp_sdk import Parser
-from hp_sdk.bundle import InputSpec, read_bundle
+from hp_sdk.bundle import InputSpec, read_bundle, verify_files
 from hp_sdk.errors import ChecksumMismatch, ConfigError, InputError, VerificationFailed
 from hp_trainer.checkpoint import Checkpoint
 
@@ -136,22 +135,25 @@ def test_opset_17_is_written_on_request(
     assert bundle.artifacts[0].opset == 17
 
 
-def test_large_weights_move_to_a_second_file_that_is_checked(
+def test_large_weights_move_to_a_second_file_that_is_listed_and_checked(
     checkpoint: Checkpoint, traced: onnx.ModelProto, tmp_path: Path
 ) -> None:
     options = ExportOptions(data_limit_bytes=100_000)
-    bundle = export_bundle(checkpoint, tmp_path / "b", options).bundle
-    (data,) = bundle.card["artifacts"]["model.fp32.onnx"]["data"]
-    assert data["file"] == "model.fp32.onnx.data"
-    assert bundle.artifacts[0].size_bytes < 300_000 < data["size_bytes"]
-    verify_data_files(bundle)
+    bundle = read_bundle(export_bundle(checkpoint, tmp_path / "b", options).bundle.root)
+    (artifact,) = bundle.artifacts
+    (data,) = artifact.data
+    assert data.file == "model.fp32.onnx.data"
+    assert artifact.size_bytes < 300_000 < data.size_bytes
+    assert bundle.root / data.file in verify_files(bundle)
     assert replay_golden(bundle).agreement.keys() == {"pascal", "cihp"}
-    path = bundle.root / data["file"]
+    path = bundle.root / data.file
     content = bytearray(path.read_bytes())
     content[1000] ^= 255
     path.write_bytes(bytes(content))
-    with pytest.raises(ChecksumMismatch, match="damaged"):
-        verify_data_files(bundle)
+    with pytest.raises(ChecksumMismatch, match=r"model\.fp32\.onnx\.data' is damaged"):
+        Parser.load(bundle.root)
+    path.unlink()
+    assert main(["check", str(bundle.root)]) == 4
 
 
 def test_the_card_says_what_one_image_costs(exported: ExportReport) -> None:

@@ -84,6 +84,13 @@ def test_the_report_counts_every_tensor_once(checkpoint: Checkpoint) -> None:
     )
 
 
+def test_the_report_says_what_there_was_before_and_what_is_left(checkpoint: Checkpoint) -> None:
+    report = strip_report(checkpoint)
+    told = report.to_dict()
+    assert told["after"]["parameters"] == sum(t.numel() for t in checkpoint.model.values())
+    assert told["before"]["bytes"] - told["after"]["bytes"] == report.left_bytes > 0
+
+
 def test_the_file_shrinks_by_what_stays_behind(checkpoint_file: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / "bare.pt"
     report = strip_file(checkpoint_file, target)

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from hp_export.census import read_onnx
-from hp_export.golden import read_golden
 from hp_export.labels import add_labels
+from hp_export.replay import read_golden
 from hp_export.tail import outputs_of, with_labels
 from hp_export.tensorrt.sidecar import Sidecar, write_sidecar
 from hp_export.triton import artifact_to_serve, write_triton

@@ -1,6 +1,7 @@
 """The bundle on disk: complete and right, or not there at all."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from torch.nn import functional
 from hp_export import options as options_module
 from hp_export import workshop
 from hp_export.census import MANIFEST_KEY, read_onnx, take_census
-from hp_export.golden import read_golden, replay_golden
+from hp_export.probes import figure
+from hp_export.replay import read_golden, replay_golden
 from hp_export.strip import bare_network
 from hp_export.verify import Reference
 from hp_export.write import ExportOptions, ExportReport, export_bundle
+from hp_sdk.backends import BackendOptions
+from hp_sdk.backends.ort import open_artifact
 from hp_sdk.bundle import read_bundle, verify_files, write_manifest
 from hp_sdk.errors import (
     ConfigError,
@@ -238,3 +242,50 @@ def test_a_checkpoint_that_does_not_describe_its_input_is_refused(
 ) -> None:
     with pytest.raises(CorruptArtifact, match="does not say how its input is prepared"):
         export_bundle(replace(checkpoint, input={}), tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "stride_hw"),
+    [(None, (32, 64)), ((64, 96), (32, 64)), ((128, 128), None)],
+)
+def test_windows_of_the_checkpoint_reach_the_bundle_where_they_fit(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    size_hw: tuple[int, int] | None,
+    stride_hw: tuple[int, int] | None,
+) -> None:
+    windows = {"resize": "shortest-side", "stride_hw": [32, 64], "longest_px": 400}
+    described = replace(checkpoint, input=dict(checkpoint.input) | windows)
+    plan = options_module.plan_bundle(described, tmp_path, ExportOptions(size_hw=size_hw))
+    assert plan.input.resize == "shortest-side"
+    assert plan.input.stride_hw == stride_hw
+    assert plan.input.longest_px == 400
+
+
+def test_a_bundle_holds_two_sizes_each_traced_and_verified_for_itself(
+    checkpoint: Checkpoint, exported: ExportReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = read_onnx(exported.bundle.root / "model.fp32.onnx")
+    trace = workshop.to_onnx
+    monkeypatch.setattr(
+        workshop,
+        "to_onnx",
+        lambda graph, size_hw, **options: (
+            once if size_hw == (64, 96) else trace(graph, size_hw, **options)
+        ),
+    )
+    options = ExportOptions(more_sizes_hw=((96, 64),), batch=(1, 1, 2))
+    bundle = export_bundle(checkpoint, tmp_path / "two", options).bundle
+    assert [(a.file, a.size_hw) for a in bundle.artifacts] == [
+        ("model.fp32.64x96.onnx", (64, 96)),
+        ("model.fp32.96x64.onnx", (96, 64)),
+    ]
+    assert {(e["artifact"], e["verdict"]) for e in bundle.verify} == {
+        (artifact.file, "pass") for artifact in bundle.artifacts
+    }
+    reference = Reference(bare_network(checkpoint), ["cihp"], mean=MEAN, std=STD)
+    pixels = figure((96, 64))[None]
+    with closing(open_artifact(bundle, bundle.artifacts[1], BackendOptions())) as backend:
+        found = backend.run(pixels)["logits.cihp"]
+    assert found.shape == (1, 20, 24, 16)
+    assert np.allclose(found, reference(pixels)["cihp"], atol=1e-3)

@@ -1,6 +1,7 @@
 """Bundles on disk: read, refused, verified, written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from hp_sdk.bundle import (
     Artifact,
     Bundle,
+    DataFile,
     HeadSpec,
     InputSpec,
     manifest_dict,
@@ -218,6 +220,64 @@ def test_a_wrong_manifest_is_refused_by_key_path(bundle, path, value, message):
 
     with pytest.raises(SchemaMismatch, match=message):
         read_bundle(_rewrite(bundle, change))
+
+
+@pytest.fixture
+def large(bundle) -> Bundle:
+    """The bundle with an artifact whose weights lie in a second file."""
+    path = bundle.root / "model.onnx.data"
+    path.write_bytes(b"weights" * 50)
+    data = DataFile(file=path.name, sha256=sha256_of(path), size_bytes=350)
+    large = replace(bundle, artifacts=(replace(bundle.artifacts[0], data=(data,)),))
+    write_manifest(large, bundle.root)
+    return large
+
+
+def test_a_second_file_of_weights_is_listed_and_verified(large):
+    assert read_bundle(large.root).artifacts == large.artifacts
+    assert large.root / "model.onnx.data" in verify_files(large)
+    (listed,) = json.loads((large.root / "bundle.json").read_text())["artifacts"][0]["data"]
+    assert listed == {
+        "file": "model.onnx.data",
+        "sha256": sha256_of(large.root / "model.onnx.data"),
+        "size_bytes": 350,
+    }
+
+
+def test_an_artifact_without_a_second_file_says_nothing_of_one(bundle):
+    assert "data" not in manifest_dict(bundle)["artifacts"][0]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, CorruptArtifact, "lacks its file 'model.onnx.data'"),
+        (b"weights" * 40, ChecksumMismatch, "truncated: 280 bytes, the manifest says 350"),
+        (b"Weights" * 50, ChecksumMismatch, "model.onnx.data' is damaged"),
+        (b"version https://git-lfs.github.com/spec/v1", CorruptArtifact, "Git LFS pointer"),
+    ],
+)
+def test_a_damaged_second_file_stops_the_artifact_from_being_opened(large, content, error, message):
+    path = large.root / "model.onnx.data"
+    path.unlink() if content is None else path.write_bytes(content)
+    for check in (verify_files, lambda bundle: verify_artifact(bundle, bundle.artifacts[0])):
+        with pytest.raises(error, match=message):
+            check(read_bundle(large.root))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"file": "../w", "sha256": "0", "size_bytes": 1}, r"data\[0\]\.file.*inside the bundle"),
+        ({"file": "w", "size_bytes": 1}, r"artifacts\[0\]\.data\[0\]\.sha256 is missing"),
+        ({"file": "w", "sha256": "0"}, r"data\[0\]\.size_bytes is missing"),
+        ("w", r"artifacts\[0\]\.data\[0\] is 'w'; allowed is an object"),
+    ],
+)
+def test_a_wrong_entry_of_a_second_file_is_refused(bundle, entry, message):
+    root = _rewrite(bundle, lambda data: data["artifacts"][0].update(data=[entry]))
+    with pytest.raises(SchemaMismatch, match=message):
+        read_bundle(root)
 
 
 def test_a_bundle_without_golden_sample_is_allowed(bundle):

@@ -47,12 +47,12 @@ class Job:
 
     @property
     def file_name(self) -> str:
-        """What is inside, in the name: precision, batches, version, target."""
+        """What is inside, in the name: precision (once), batches, version, target."""
+        stem, precision = self.onnx_path.stem, self.source.precision
+        told = stem if precision in stem.split(".") else f"{stem}.{precision}"
         batch = "-".join(map(str, self.options.batch))
         version = f"{self.options.runtime}-{self.library.version}"
-        return (
-            f"{self.onnx_path.stem}.{self.source.precision}.b{batch}.{version}.{self.place}.engine"
-        )
+        return f"{told}.b{batch}.{version}.{self.place}.engine"
 
     @property
     def key(self) -> str:

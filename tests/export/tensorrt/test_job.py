@@ -43,6 +43,22 @@ def test_every_thing_an_engine_depends_on_changes_its_key(hopper: Library, onnx_
     assert replace(job, options=replace(SMALL, timeout_s=1.0, cache_bytes=0)).key == job.key
 
 
+@pytest.mark.parametrize(
+    ("stem", "begins"),
+    [
+        ("model", "model.fp32.b1-2-4."),
+        ("model.fp32", "model.fp32.b1-2-4."),
+        ("model.e2e.fp32.64x96", "model.e2e.fp32.64x96.b1-2-4."),
+        ("model.fp16", "model.fp16.fp32.b1-2-4."),  # misnamed: what is inside is still said
+    ],
+)
+def test_a_file_name_says_the_precision_once(
+    stem: str, begins: str, hopper: Library, onnx_file: Path
+) -> None:
+    job = Job(onnx_file.with_name(f"{stem}.onnx"), read_source(onnx_file), SMALL, hopper, ("9.0",))
+    assert job.file_name == f"{begins}tensorrt-rtx-11.4.0.106.sm90.engine"
+
+
 def test_another_description_in_the_file_is_the_same_graph_and_other_weights_are_not(
     onnx_file: Path, small_model: onnx.ModelProto, tmp_path: Path
 ) -> None:

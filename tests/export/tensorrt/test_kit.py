@@ -68,6 +68,7 @@ class Disturbed:
 
     def __init__(self, backend: Any, error: float) -> None:
         self.backend, self.error, self.name, self.provider = backend, error, "engines", "test"
+        self.facts = backend.facts
 
     def run(self, batch: Any) -> dict[str, Any]:
         logits = self.backend.run(batch)["logits.pascal"].copy()

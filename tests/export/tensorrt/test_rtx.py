@@ -78,11 +78,13 @@ def test_the_smallest_sst_builds_for_every_gpu(exported: ExportReport, tmp_path:
     assert report.sidecar.outputs["logits.cihp"] == {"dtype": "float", "shape": [-1, 20, 16, 24]}
 
 
-def test_the_bundled_model_builds(tmp_path: Path) -> None:
+def test_the_bundled_model_builds_for_every_gpu(tmp_path: Path) -> None:
     root, _head = find_bundle("universal")
     origin = read_bundle(root).artifacts[0]
-    (artifact,) = build_engines(root / origin.file, tmp_path, EngineOptions(batch=(1, 1, 1)))
+    options = EngineOptions(batch=(1, 1, 1), compute_capabilities=("+".join(CAPABILITIES),))
+    (artifact,) = build_engines(root / origin.file, tmp_path, options)
     assert artifact.outputs == origin.outputs
+    assert inspect_plan(tmp_path / artifact.file).compute_capabilities == CAPABILITIES
     assert artifact.size_bytes > 1e6
 
 
