@@ -15,6 +15,7 @@ if(HP_NO_NANOBIND)
 endif()
 find_package(nanobind CONFIG REQUIRED)
 find_package(Threads REQUIRED)
+include("${HP_BINDINGS}/cmake/simd.cmake")
 
 # Python leaves a module with another stamp out.
 file(STRINGS "${HP_BINDINGS}/../hp_sdk/native.py" HP_NATIVE_STAMP REGEX "^STAMP = [0-9]+$")
@@ -27,17 +28,9 @@ nanobind_add_module(hp_native STABLE_ABI FREE_THREADED NB_STATIC NB_SUPPRESS_WAR
   "${HP_BINDINGS}/src/resize.cpp")
 target_include_directories(hp_native PRIVATE "${HP_BINDINGS}/include" "${HP_BINDINGS}/src")
 target_compile_features(hp_native PRIVATE cxx_std_17)
-target_compile_definitions(hp_native PRIVATE HP_NATIVE_STAMP=${HP_NATIVE_STAMP})
+target_compile_definitions(hp_native PRIVATE HP_NATIVE_STAMP=${HP_NATIVE_STAMP} ${HP_SIMD_DEFINITIONS})
 target_compile_options(hp_native PRIVATE -ffp-contract=off $<$<CONFIG:Release>:-O3>)
 target_link_libraries(hp_native PRIVATE Threads::Threads $<TARGET_NAME_IF_EXISTS:hp_flags>)
-
-include(CheckCXXSourceCompiles)
-check_cxx_source_compiles("
-  __attribute__((target_clones(\"avx2\", \"default\"))) int next(int x) { return x + 1; }
-  int main() { return next(-1); }" HP_HAS_CLONES)
-if(HP_HAS_CLONES AND NOT HP_SANITIZE)
-  target_compile_definitions(hp_native PRIVATE HP_CLONES)
-endif()
 
 # Renamed into place: a process that imports the module meanwhile gets the old one or the new one.
 set_target_properties(hp_native PROPERTIES OUTPUT_NAME _native)

@@ -5,6 +5,7 @@
 
 #include "domain_file.hpp"
 #include "manifest.hpp"
+#include "windows.hpp"
 
 namespace hp {
 namespace {
@@ -60,6 +61,10 @@ Size to_size(std::pair<int, int> hw) {
     return {hw.first, hw.second};
 }
 
+bool is_legal(int stride, int step, int side) {
+    return stride % step == 0 && stride <= side;
+}
+
 InputSpec input_of(const Section& section) {
     const int pad = section.integer("pad_value", 0);
     if (pad > 255) {
@@ -70,8 +75,25 @@ InputSpec input_of(const Section& section) {
     section.choice("color", {"RGB"});
     section.choice("layout", {"NHWC"});
     section.choice("dtype", {"uint8"});
-    return {to_size(section.size("size_hw")), section.choice("resize", {"letterbox", "stretch"}),
-            static_cast<std::uint8_t>(pad)};
+    InputSpec spec;
+    spec.size = to_size(section.size("size_hw"));
+    spec.resize = section.choice("resize", {"letterbox", "stretch", "shortest-side"});
+    spec.pad_value = static_cast<std::uint8_t>(pad);
+    if (section.has("stride_hw")) {
+        spec.stride = to_size(section.size("stride_hw"));
+    }
+    if (section.has("longest_px")) {
+        spec.longest_px = section.integer("longest_px");
+    }
+    const Size step = step_of(spec);
+    const Size stride = window_stride(spec);
+    if (!is_legal(stride.height, step.height, spec.size.height) ||
+        !is_legal(stride.width, step.width, spec.size.width)) {
+        throw section.error("stride_hw", section.data().at("stride_hw"),
+                            "multiples of [" + std::to_string(step.height) + ", " +
+                                std::to_string(step.width) + "] up to size_hw");
+    }
+    return spec;
 }
 
 HeadSpec head_of(const std::string& name, const Section& section) {
@@ -101,7 +123,7 @@ Artifact artifact_of(const Section& section, const Bundle& bundle) {
     artifact.batch_max = section.integer("batch_max");
     artifact.size = to_size(section.size("size_hw"));
     section.texts("outputs");
-    if (section.has("opset") && !section.data().at("opset").is_null()) {
+    if (section.has("opset")) {
         section.integer("opset");
     }
     check_heads(section, artifact.heads, bundle);
@@ -109,14 +131,12 @@ Artifact artifact_of(const Section& section, const Bundle& bundle) {
 }
 
 std::optional<Golden> golden_of(const Section& top) {
-    const bool is_given =
-        top.has("golden") && !top.data().at("golden").is_null() && top.data().at("golden") != Json::object();
-    if (!is_given) {
+    if (!top.has("golden") || top.data().at("golden") == Json::object()) {
         return std::nullopt;
     }
     const Section section = top.section("golden");
     const char* key = "tolerance_label_agreement";
-    const Json tolerance = section.has(key) ? section.data().at(key) : Json(1.0);
+    const Json tolerance = section.data().contains(key) ? section.data().at(key) : Json(1.0);
     if (!tolerance.is_number()) {
         throw section.error(key, tolerance, "a number from 0 to 1");
     }

@@ -172,7 +172,7 @@ private:
     }
 
     int ignore_index() const {
-        const Json given = head_.has("ignore_index") ? value("ignore_index") : Json(kIgnore);
+        const Json given = head_.data().contains("ignore_index") ? value("ignore_index") : Json(kIgnore);
         if (!is_byte(given) || given.get<std::size_t>() < names_.size()) {
             throw error("ignore_index is " + shown(given) + "; allowed are " + std::to_string(names_.size()) +
                         " to 255");

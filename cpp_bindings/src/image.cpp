@@ -8,26 +8,7 @@
 namespace hp {
 namespace {
 
-constexpr std::int64_t kMaxPixels = std::int64_t{1} << 30;
-
-// Bytes of a pixel, and where red, green and blue lie in it.
-struct Layout {
-    int bytes;
-    int red;
-    int green;
-    int blue;
-};
-
 constexpr Layout kLayouts[] = {{3, 0, 1, 2}, {3, 2, 1, 0}, {4, 0, 1, 2}, {4, 2, 1, 0}, {1, 0, 0, 0}};
-
-const Layout& layout_of(PixelFormat format) {
-    const auto index = static_cast<std::size_t>(format);
-    if (index >= std::size(kLayouts)) {
-        throw InputError("the image's format is " + std::to_string(index) +
-                         "; allowed are rgb, bgr, rgba, bgra and grey");
-    }
-    return kLayouts[index];
-}
 
 void check(const ImageView& image, std::int64_t row_bytes) {
     const Size size = image.size;
@@ -59,13 +40,27 @@ std::size_t bytes_of(Size size) {
 
 }  // namespace
 
-Rgb packed_rgb(const ImageView& image, OwnedRgb& storage) {
-    const Layout& layout = layout_of(image.format);
-    const std::ptrdiff_t packed = std::ptrdiff_t{image.size.width} * layout.bytes;
+const Layout& layout_of(PixelFormat format) {
+    const auto index = static_cast<std::size_t>(format);
+    if (index >= std::size(kLayouts)) {
+        throw InputError("the image's format is " + std::to_string(index) +
+                         "; allowed are rgb, bgr, rgba, bgra and grey");
+    }
+    return kLayouts[index];
+}
+
+ImageView checked(const ImageView& image) {
+    const std::ptrdiff_t packed = std::ptrdiff_t{image.size.width} * layout_of(image.format).bytes;
     ImageView view = image;
     view.row_bytes = image.row_bytes == 0 ? packed : image.row_bytes;
     check(view, packed);
-    if (image.format == PixelFormat::rgb && view.row_bytes == packed) {
+    return view;
+}
+
+Rgb packed_rgb(const ImageView& image, OwnedRgb& storage) {
+    const ImageView view = checked(image);
+    const Layout& layout = layout_of(image.format);
+    if (image.format == PixelFormat::rgb && view.row_bytes == std::ptrdiff_t{image.size.width} * kChannels) {
         return {image.data, image.size};
     }
     storage.size = image.size;

@@ -10,6 +10,7 @@
 namespace hp {
 
 inline constexpr int kChannels = 3;
+inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 30;
 
 // A picture (height, width, 3) that belongs to someone else; rows follow each other without gaps.
 struct Rgb {
@@ -37,6 +38,20 @@ struct OwnedRgb {
 
     Rgb view() const { return {pixels.data(), size}; }
 };
+
+// Bytes of a pixel, and where red, green and blue lie in it.
+struct Layout {
+    int bytes;
+    int red;
+    int green;
+    int blue;
+};
+
+// Throws InputError where there is no such format.
+const Layout& layout_of(PixelFormat format);
+
+// The same picture with its row_bytes stated.  Throws InputError where the view describes no picture.
+ImageView checked(const ImageView& image);
 
 // The caller's picture as packed RGB; `storage` is used only where it is something else.
 // Throws InputError where the view describes no picture.

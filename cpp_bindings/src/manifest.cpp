@@ -57,7 +57,8 @@ Section::Section(const Json& data, std::string where, std::string path)
     : data_(&data), where_(std::move(where)), path_(std::move(path)) {}
 
 bool Section::has(const std::string& key) const {
-    return data_->contains(key);
+    const auto found = data_->find(key);
+    return found != data_->end() && !found->is_null();
 }
 
 std::string Section::text(const std::string& key) const {

@@ -23,6 +23,7 @@ public:
     Section(const Json& data, std::string where, std::string path = "");
 
     const Json& data() const { return *data_; }
+    // Whether there is a value; null is none.
     bool has(const std::string& key) const;
 
     std::string text(const std::string& key) const;

@@ -1,32 +1,18 @@
 #include "hp/parser.hpp"
 
 #include <algorithm>
-#include <chrono>
+#include <iterator>
 
 #include "backends/backends.hpp"
 #include "bundle.hpp"
 #include "golden.hpp"
 #include "models.hpp"
-#include "postprocess.hpp"
-#include "tta.hpp"
+#include "recipe.hpp"
 
 namespace hp {
 namespace {
 
 using std::size_t;
-
-// Milliseconds since the last look.
-class Watch {
-public:
-    double lap_ms() {
-        const auto last = start_;
-        start_ = std::chrono::steady_clock::now();
-        return std::chrono::duration<double, std::milli>(start_ - last).count();
-    }
-
-private:
-    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 std::string head_name(const Bundle& bundle, const std::string& asked) {
     if (asked.empty()) {
@@ -37,15 +23,6 @@ std::string head_name(const Bundle& bundle, const std::string& asked) {
     }
     bundle.head(asked);
     return asked;
-}
-
-void check_logits(const Outputs& outputs, const HeadSpec& head, int count) {
-    const Tensor& logits = outputs.at(head.output);
-    if (logits.classes != head.domain->num_classes() || logits.count != count) {
-        throw SchemaMismatch("the network gives " + std::to_string(logits.classes) + " classes as '" +
-                             head.output + "', but domain '" + head.domain->name + "' has " +
-                             std::to_string(head.domain->num_classes()) + "; export the bundle again");
-    }
 }
 
 }  // namespace
@@ -68,24 +45,16 @@ public:
     std::vector<std::vector<Result>> parse(const std::vector<ImageView>& images,
                                            const std::vector<std::string>& heads,
                                            const Request& request) const {
-        const Tta tta = request.tta ? choose_tta(*request.tta, bundle_.family) : tta_;
-        const auto at_once = static_cast<size_t>(std::max(1, batch_size_ / tta.num_views()));
+        const Ask ask{heads, request.tta ? choose_tta(*request.tta, bundle_.family) : tta_,
+                      request.confidence};
+        const Recipe recipe(bundle_, *backend_, ask);
+        const auto at_once = static_cast<size_t>(std::max(1, batch_size_ / ask.tta.num_views()));
         std::vector<std::vector<Result>> results;
         for (size_t first = 0; first < images.size(); first += at_once) {
             const size_t last = std::min(first + at_once, images.size());
-            Run run{{images.begin() + static_cast<std::ptrdiff_t>(first),
-                     images.begin() + static_cast<std::ptrdiff_t>(last)},
-                    heads,
-                    tta,
-                    request.confidence,
-                    {},
-                    {},
-                    {}};
-            fit_photos(run);
-            Outputs outputs = run_network(run);
-            for (size_t photo = 0; photo < run.images.size(); ++photo) {
-                results.push_back(label_photo(run, outputs, photo));
-            }
+            auto answers = recipe.parse({images.begin() + static_cast<std::ptrdiff_t>(first),
+                                         images.begin() + static_cast<std::ptrdiff_t>(last)});
+            std::move(answers.begin(), answers.end(), std::back_inserter(results));
         }
         return results;
     }
@@ -119,102 +88,6 @@ public:
     const Bundle& bundle() const { return bundle_; }
 
 private:
-    // The photos of one run of the network, and what becomes of them.
-    struct Run {
-        std::vector<ImageView> images;
-        std::vector<std::string> heads;
-        Tta tta;
-        bool confidence;
-        std::vector<std::uint8_t> pixels;  // (photos x views, h, w, 3)
-        std::vector<std::vector<FittedView>> views;
-        std::vector<Timing> timing;
-    };
-
-    // Steps one and two: each photo as the network takes it, once per view.
-    void fit_photos(Run& run) const {
-        const Size size = bundle_.input.size;
-        if (size != backend_->facts().input) {
-            throw InputError("the manifest fits photos to " + std::to_string(size.height) + " x " +
-                             std::to_string(size.width) +
-                             " pixels, which the network does not take; "
-                             "export the bundle again");
-        }
-        const auto views = static_cast<size_t>(run.tta.num_views());
-        const size_t bytes =
-            static_cast<size_t>(size.height) * static_cast<size_t>(size.width) * kChannels * views;
-        run.pixels.resize(bytes * run.images.size());
-        for (size_t i = 0; i < run.images.size(); ++i) {
-            Watch watch;
-            OwnedRgb storage;
-            const Rgb photo = named_photo(run, i, storage);
-            run.views.push_back(fit_views(photo, bundle_.input, run.tta, run.pixels.data() + i * bytes));
-            run.timing.push_back({watch.lap_ms(), 0, 0});
-        }
-    }
-
-    static Rgb named_photo(const Run& run, size_t i, OwnedRgb& storage) {
-        try {
-            return packed_rgb(run.images[i], storage);
-        } catch (const InputError& error) {
-            if (run.images.size() == 1) {
-                throw;
-            }
-            throw InputError("photo " + std::to_string(i + 1) + " of the batch: " + error.what());
-        }
-    }
-
-    // Step three.
-    Outputs run_network(Run& run) const {
-        Watch watch;
-        const int count = static_cast<int>(run.images.size()) * run.tta.num_views();
-        std::vector<std::string> names;
-        for (const std::string& head : run.heads) {
-            names.push_back(bundle_.head(head).output);
-        }
-        Outputs outputs = run_in_chunks(*backend_, {run.pixels.data(), count, bundle_.input.size}, names);
-        for (const std::string& head : run.heads) {
-            check_logits(outputs, bundle_.head(head), count);
-        }
-        const double share_ms = watch.lap_ms() / static_cast<double>(run.images.size());
-        for (Timing& timing : run.timing) {
-            timing.network_ms = share_ms;
-        }
-        return outputs;
-    }
-
-    // Steps four and five: the views of one photo merged and labelled in its own pixels.
-    std::vector<Result> label_photo(const Run& run, const Outputs& outputs, size_t photo) const {
-        std::vector<Result> results;
-        for (const std::string& name : run.heads) {
-            Watch watch;
-            const HeadSpec& head = bundle_.head(name);
-            std::vector<float> storage;
-            const int first = static_cast<int>(photo) * run.tta.num_views();
-            const auto views =
-                merge_views(run.views[photo], outputs.at(head.output), first, *head.domain, run.tta, storage);
-            Labels answer = run.confidence ? merged_labels_and_confidence(views, run.tta.gives_logits())
-                                           : merged_labels(views);
-            Result result{run.images[photo].size,       std::move(answer.labels),
-                          std::move(answer.confidence), head.domain,
-                          receipt(name, run.tta),       run.timing[photo]};
-            result.timing.labels_ms = watch.lap_ms();
-            results.push_back(std::move(result));
-        }
-        return results;
-    }
-
-    Receipt receipt(const std::string& head, const Tta& tta) const {
-        const Facts& facts = backend_->facts();
-        return {bundle_.name + " " + bundle_.version,
-                head,
-                facts.name + " " + facts.version,
-                facts.provider,
-                facts.artifact,
-                facts.precision,
-                tta.text(),
-                facts.notes};
-    }
-
     void judge(const SelfTest& test) const {
         for (const auto& [head, part] : test.agreement) {
             if (part < bundle_.golden->tolerance) {

@@ -2,15 +2,45 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
+#include "hp/errors.hpp"
 #include "resize.hpp"
+#include "windows.hpp"
 
 namespace hp {
 namespace {
 
-int fitted(int source, double scale, int network) {
-    const double side = std::nearbyint(source * scale);
-    return side >= network ? network : std::max(1, static_cast<int>(side));
+// Network pixels per source pixel.
+struct Scale {
+    double y;
+    double x;
+};
+
+Scale scale_of(Size source, const InputSpec& spec) {
+    const Scale stretch{static_cast<double>(spec.size.height) / source.height,
+                        static_cast<double>(spec.size.width) / source.width};
+    if (spec.resize == "stretch") {
+        return stretch;
+    }
+    double scale = std::min(stretch.y, stretch.x);
+    if (spec.resize == "shortest-side") {
+        const double longest = spec.longest_px.value_or(0);
+        const double usual = 4.0 * std::max(spec.size.height, spec.size.width);
+        scale = std::min(std::max(stretch.y, stretch.x),
+                         (spec.longest_px ? longest : usual) / std::max(source.height, source.width));
+    }
+    return {scale, scale};
+}
+
+// Throws where the product is more than memory holds, or a side more than an int.
+Size checked(double height, double width, Size source) {
+    if (height * width > static_cast<double>(kMaxPixels)) {
+        throw InputError("the image is " + std::to_string(source.height) + " x " +
+                         std::to_string(source.width) +
+                         " and would fill more windows of the network than memory holds; cut it into parts");
+    }
+    return {static_cast<int>(height), static_cast<int>(width)};
 }
 
 void pad(const Canvas& canvas, Size content, std::uint8_t value) {
@@ -24,21 +54,19 @@ void pad(const Canvas& canvas, Size content, std::uint8_t value) {
 }  // namespace
 
 Geometry plan(Size source, const InputSpec& spec, double content_scale) {
-    double scale_y = content_scale * spec.size.height / source.height;
-    double scale_x = content_scale * spec.size.width / source.width;
-    if (spec.resize == "letterbox") {
-        scale_y = scale_x = std::min(scale_y, scale_x);
-    }
-    return {
-        source,
-        spec.size,
-        {fitted(source.height, scale_y, spec.size.height), fitted(source.width, scale_x, spec.size.width)}};
+    const Scale scale = scale_of(source, spec);
+    const double height = std::max(1.0, std::nearbyint(content_scale * source.height * scale.y));
+    const double width = std::max(1.0, std::nearbyint(content_scale * source.width * scale.x));
+    const Size step = step_of(spec);
+    const Size canvas = checked(canvas_side(height, spec.size.height, step.height),
+                                canvas_side(width, spec.size.width, step.width), source);
+    return {source, canvas, {static_cast<int>(height), static_cast<int>(width)}};
 }
 
 Geometry fit(const Rgb& image, const InputSpec& spec, double content_scale, std::uint8_t* target) {
     const Geometry geometry = plan(image.size, spec, content_scale);
-    const auto row_bytes = static_cast<std::size_t>(spec.size.width) * kChannels;
-    pad({target, spec.size, row_bytes}, geometry.content, spec.pad_value);
+    const auto row_bytes = static_cast<std::size_t>(geometry.network.width) * kChannels;
+    pad({target, geometry.network, row_bytes}, geometry.content, spec.pad_value);
     resize_into({target, geometry.content, row_bytes}, image);
     return geometry;
 }

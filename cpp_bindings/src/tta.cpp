@@ -11,15 +11,28 @@ namespace {
 
 using std::size_t;
 
-struct Name {
+enum class Average { familys, logits, probabilities };
+
+// Sizes of the photo by name, the plain one first: a cheap set, and those of the papers.
+struct Set {
     const char* name;
-    bool multi_scale;
-    bool flip;
+    std::vector<double> scales;
+    Average average;
 };
 
-constexpr Name kNames[] = {
-    {"none", false, false}, {"flip", false, true}, {"ms", true, false}, {"ms+flip", true, true}};
-const std::vector<double> kScales = {1.0, 0.75};
+const std::vector<Set>& sets() {
+    static const std::vector<Set> all = {{"none", {1.0}, Average::familys},
+                                         {"ms", {1.0, 0.75}, Average::familys},
+                                         {"graphonomy", {1.0, 0.5, 0.75, 1.25, 1.5, 1.75}, Average::logits},
+                                         {"schnet", {1.0, 0.75, 1.25, 1.5}, Average::probabilities}};
+    return all;
+}
+
+// "none" and "flip", "ms" and "ms+flip", ...
+std::string name_of(const Set& set, bool flip) {
+    const bool is_first = &set == &sets().front();
+    return !flip ? set.name : is_first ? "flip" : std::string(set.name) + "+flip";
+}
 
 // Probabilities over the classes of (classes, cells), in place.
 void softmax(float* scores, int classes, size_t cells) {
@@ -69,44 +82,56 @@ std::string Tta::text() const {
 }
 
 Tta choose_tta(const std::string& name, const std::string& family) {
-    for (const Name& known : kNames) {
-        if (name == known.name || (name.empty() && known.name == kNames[0].name)) {
-            return {known.multi_scale ? kScales : std::vector<double>{1.0}, known.flip, family == "sst"};
+    std::string there;
+    for (const Set& set : sets()) {
+        for (const bool flip : {false, true}) {
+            const std::string own = name_of(set, flip);
+            if (name == own || (name.empty() && there.empty())) {
+                const bool averages_logits =
+                    set.average == Average::familys ? family == "sst" : set.average == Average::logits;
+                return {set.scales, flip, averages_logits};
+            }
+            there += (there.empty() ? "" : ", ") + own;
         }
     }
-    throw ConfigError("no tta '" + name + "'; there are none, flip, ms, ms+flip");
+    throw ConfigError("no tta '" + name + "'; there are " + there);
 }
 
 std::vector<FittedView> fit_views(const Rgb& image, const InputSpec& spec, const Tta& tta,
-                                  std::uint8_t* target) {
-    const size_t bytes =
-        static_cast<size_t>(spec.size.height) * static_cast<size_t>(spec.size.width) * kChannels;
+                                  std::vector<std::uint8_t>& pixels) {
     const OwnedRgb flipped = tta.flip ? mirrored(image) : OwnedRgb{};
     std::vector<FittedView> views;
+    const auto add = [&](const Rgb& photo, double scale, bool is_mirrored) {
+        const Size canvas = plan(photo.size, spec, scale).network;
+        const size_t offset = pixels.size();
+        pixels.resize(offset +
+                      static_cast<size_t>(canvas.height) * static_cast<size_t>(canvas.width) * kChannels);
+        views.push_back({fit(photo, spec, scale, pixels.data() + offset), is_mirrored, offset});
+    };
     for (const double scale : tta.scales) {
-        views.push_back({fit(image, spec, scale, target + views.size() * bytes), false});
+        add(image, scale, false);
         if (tta.flip) {
-            views.push_back({fit(flipped.view(), spec, scale, target + views.size() * bytes), true});
+            add(flipped.view(), scale, true);
         }
     }
     return views;
 }
 
-std::vector<View> merge_views(const std::vector<FittedView>& fitted, const Tensor& logits, int first,
-                              const Domain& domain, const Tta& tta, std::vector<float>& storage) {
-    const size_t cells = static_cast<size_t>(logits.cells.height) * static_cast<size_t>(logits.cells.width);
-    const size_t count = static_cast<size_t>(logits.classes) * cells;
-    const float* given = logits.values.data() + static_cast<size_t>(first) * count;
-    const bool as_it_came = fitted.size() == 1 && !fitted[0].mirrored;
-    storage.resize(as_it_came ? 0 : fitted.size() * count);
+std::vector<View> merge_views(const std::vector<FittedView>& fitted, const Scores* scores,
+                              const Domain& domain, const Tta& tta,
+                              std::vector<std::vector<float>>& storage) {
+    const bool wants_probabilities = !tta.gives_logits();
     std::vector<View> views;
     for (size_t v = 0; v < fitted.size(); ++v) {
-        float* own = storage.data() + v * count;
-        if (!as_it_came) {
-            merge_view(given + v * count, fitted[v].mirrored, !tta.averages_logits, domain, cells, own);
+        const Size cells = scores[v].cells;
+        const float* values = scores[v].values.get();
+        if (fitted[v].mirrored || wants_probabilities) {
+            const size_t plane = static_cast<size_t>(cells.height) * static_cast<size_t>(cells.width);
+            storage.emplace_back(static_cast<size_t>(scores[v].classes) * plane);
+            merge_view(values, fitted[v].mirrored, wants_probabilities, domain, plane, storage.back().data());
+            values = storage.back().data();
         }
-        views.push_back(
-            {as_it_came ? given : own, logits.classes, logits.cells, fitted[v].geometry, fitted[v].mirrored});
+        views.push_back({values, scores[v].classes, cells, fitted[v].geometry, fitted[v].mirrored});
     }
     return views;
 }

@@ -10,9 +10,9 @@
 namespace {
 
 constexpr const char* kUsage =
-    "hp_parse SOURCE... [--model cihp] [-o DIR] [--tta none|flip|ms|ms+flip] [--confidence]\n"
-    "         [--backend auto|onnxruntime|openvino] [--device auto|cpu|cuda|GPU|NPU] [--precision P]\n"
-    "         [--head NAME] [--threads N] [--batch-size N] [--allow-fallback] [--selftest]\n"
+    "hp_parse SOURCE... [--model cihp] [-o DIR] [--tta none|ms|graphonomy|schnet[+flip]] [--confidence]\n"
+    "         [--backend auto|tensorrt|onnxruntime|openvino] [--device auto|cpu|cuda|GPU|NPU]\n"
+    "         [--precision P] [--head NAME] [--threads N] [--batch-size N] [--allow-fallback] [--selftest]\n"
     "\n"
     "Writes DIR/<stem>.labels.png for every photo (PNG or PNM) and prints its parts.  With --confidence\n"
     "also DIR/<stem>.confidence.pgm.  --selftest replays the golden sample instead and needs no SOURCE.\n";

@@ -22,6 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "cpp_bindings"
 UNIVERSAL = Path(hp_sdk.__file__).parent / "bundles" / "universal"
 HEADERS = (SOURCES / "build-headers" / "include", Path("/usr/include"), Path("/usr/local/include"))
+STAND_INS = Path(__file__).parent / "stand_in"
+"""Declarations and libraries in place of TensorRT's."""
 # Wheels put programs beside the interpreter, which need not be on the path.
 PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 BUILD_S = 1500
@@ -70,6 +72,7 @@ def builder() -> Builder:
 def built(builder: Builder) -> Path:
     """The build folder with the library, the tool and the test programs."""
     options = {"HP_TESTING": "ON"}
+    options |= {f"HP_{name}_INCLUDE": str(STAND_INS) for name in ("TENSORRT", "CUDA")}
     openvino = importlib.util.find_spec("openvino")
     if openvino and openvino.origin:
         options["OpenVINO_DIR"] = str(Path(openvino.origin).parent / "cmake")
@@ -87,10 +90,19 @@ def native(built: Path) -> "Native":
     return Native(built / "libhp_sdk.so")
 
 
-@pytest.fixture(params=["onnxruntime", "openvino"])
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
     """A runtime that Python has and that C++ can be built with."""
     return _needed(request.param)
+
+
+def runtimes() -> list[str]:
+    """All of them, for tests that go through them in one."""
+    found = [each for each in RUNTIMES if not _why_not(each)]
+    return found or [_needed(RUNTIMES[0])]
 
 
 @pytest.fixture(scope="session")
@@ -250,11 +262,17 @@ def _plane(address: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _needed(runtime: str) -> str:
-    if importlib.util.find_spec(runtime) is None:
-        pytest.skip(f"needs {runtime}")
-    if runtime == "onnxruntime" and not _has_header("onnxruntime/onnxruntime_c_api.h"):
-        pytest.skip("needs onnxruntime_c_api.h; run cpp_bindings/scripts/get_headers.sh")
+    if reason := _why_not(runtime):
+        pytest.skip(reason)
     return runtime
+
+
+def _why_not(runtime: str) -> str:
+    if importlib.util.find_spec(runtime) is None:
+        return f"needs {runtime}"
+    if runtime == "onnxruntime" and not _has_header("onnxruntime/onnxruntime_c_api.h"):
+        return "needs onnxruntime_c_api.h; run cpp_bindings/scripts/get_headers.sh"
+    return ""
 
 
 def _has_header(name: str) -> bool:

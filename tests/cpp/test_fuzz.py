@@ -23,9 +23,24 @@ SANITIZED = {
 TARGETS = ("hp_fuzz_manifest", "hp_fuzz_golden", "hp_fuzz_picture")
 
 
+CLANG = {"CMAKE_CXX_COMPILER": "clang++", "CMAKE_C_COMPILER": "clang"}
+
+
 @pytest.fixture(scope="module")
-def targets(builder) -> Path:
+def targets(builder, tmp_path_factory) -> Path:
+    """Fuzz targets of libFuzzer where clang has it, else of `fuzz/mutate.cpp`."""
+    if has_libfuzzer(tmp_path_factory.mktemp("libfuzzer")):
+        return builder.build("build-fuzz", SANITIZED | CLANG, *TARGETS)
     return builder.build("build-asan", SANITIZED, *TARGETS)
+
+
+def has_libfuzzer(folder: Path) -> bool:
+    if shutil.which("clang++") is None or shutil.which("clang") is None:
+        return False
+    source = folder / "nothing.cpp"
+    source.write_text('extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }\n')
+    command = ["clang++", "-fsanitize=fuzzer,address", str(source), "-o", str(folder / "nothing")]
+    return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
 
 def manifests(folder, repository):
@@ -57,9 +72,11 @@ def pictures(folder, repository):
 
 @pytest.mark.parametrize(
     ("name", "seeds", "runs"),
-    [("manifest", manifests, 4000), ("golden", goldens, 2000), ("picture", pictures, 4000)],
+    [("manifest", manifests, 10_000), ("golden", goldens, 2000), ("picture", pictures, 10_000)],
 )
-def test_ten_thousand_damaged_files_crash_nothing(targets, repository, tmp_path, name, seeds, runs):
+def test_ten_thousand_damaged_manifests_and_photos_crash_nothing(
+    targets, repository, tmp_path, name, seeds, runs
+):
     seeds(tmp_path, repository)
     program = targets / f"hp_fuzz_{name}"
     arguments = [str(program), str(tmp_path), str(runs), "7"]

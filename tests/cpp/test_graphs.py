@@ -5,7 +5,7 @@ import pytest
 
 from hp_sdk import Parser
 from hp_sdk.domains import Domain
-from hp_sdk.errors import SchemaMismatch
+from hp_sdk.errors import InputError, SchemaMismatch
 from hp_sdk.testing import make_bundle
 
 onnx = pytest.importorskip("onnx", reason="needs onnx to make graphs")
@@ -37,6 +37,16 @@ def graph_of(*, half=False, batch="N", channels=3, input_type="UINT8"):
     return model.SerializeToString()
 
 
+def blocks(sizes):
+    """Photos of 5 x 4 blocks of one colour."""
+    rng = np.random.default_rng(8)
+    coarse = [rng.integers(0, 256, (5, 4, 3), dtype=np.uint8) for _ in sizes]
+    return [
+        np.repeat(np.repeat(each, h // 5 + 1, 0), w // 4 + 1, 1)[:h, :w].copy()
+        for each, (h, w) in zip(coarse, sizes, strict=True)
+    ]
+
+
 def bundle_of(folder, *, resize="letterbox", **graph):
     make_bundle(
         folder,
@@ -51,17 +61,19 @@ def bundle_of(folder, *, resize="letterbox", **graph):
 
 @pytest.mark.parametrize(
     "kind",
-    [{}, {"half": True}, {"batch": 3}, {"resize": "stretch"}, {"resize": "stretch", "half": True}],
+    [
+        {},
+        {"half": True},
+        {"batch": 3},
+        {"resize": "stretch"},
+        {"resize": "stretch", "half": True},
+        {"resize": "shortest-side"},
+        {"resize": "shortest-side", "half": True, "batch": 3},
+    ],
 )
 def test_other_graphs_agree_with_python(native, runtime, tmp_path, kind):
     folder = bundle_of(tmp_path / "bundle", **kind)
-    rng = np.random.default_rng(8)
-    sizes = [(40, 50), (99, 20), (32, 48), (7, 130), (64, 96)]
-    coarse = [rng.integers(0, 256, (5, 4, 3), dtype=np.uint8) for _ in sizes]
-    photos = [
-        np.repeat(np.repeat(each, h // 5 + 1, 0), w // 4 + 1, 1)[:h, :w].copy()
-        for each, (h, w) in zip(coarse, sizes, strict=True)
-    ]
+    photos = blocks([(40, 50), (99, 20), (32, 48), (7, 130), (64, 96)])
     with Parser.load(folder, backend=runtime, device="cpu", num_threads=1) as ours:
         expected = ours.predict(photos, tta="ms+flip")
         plain = ours.predict(photos)
@@ -73,6 +85,44 @@ def test_other_graphs_agree_with_python(native, runtime, tmp_path, kind):
         for a, b in zip(theirs.parse(photos), plain, strict=True):
             assert (a.labels == b.labels).mean() >= 0.999
             assert len(np.unique(a.labels)) > 1
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "shortest-side"])
+@pytest.mark.parametrize("tta", ["graphonomy", "schnet+flip"])
+def test_the_sets_of_the_papers_are_read_through_windows_as_in_python(
+    native, onnxruntime_only, tmp_path, resize, tta
+):
+    folder = bundle_of(tmp_path / "bundle", resize=resize)
+    photos = blocks([(40, 50), (20, 99), (140, 48)])
+    with Parser.load(folder, backend="onnxruntime", device="cpu", num_threads=1) as ours:
+        expected = ours.predict(photos, tta=tta, confidence=True)
+    with native.load(folder, backend="onnxruntime", tta=tta) as theirs:
+        for a, b in zip(theirs.parse(photos, confidence=True), expected, strict=True):
+            assert (a.labels == b.labels).mean() >= 0.999
+            assert np.abs(a.confidence.astype(int) - b.confidence).max() <= 1
+
+
+def test_windows_are_more_inputs_than_a_run_takes(native, onnxruntime_only, tmp_path):
+    """The bundle's usual batch is 2; the long photo has more than ten windows."""
+    folder = bundle_of(tmp_path / "bundle", resize="shortest-side")
+    photos = blocks([(32, 190), (32, 48)])
+    with Parser.load(folder, backend="onnxruntime", device="cpu", num_threads=1) as ours:
+        expected = ours.predict(photos)
+    with native.load(folder, backend="onnxruntime") as theirs:
+        for a, b in zip(theirs.parse(photos), expected, strict=True):
+            assert (a.labels == b.labels).mean() >= 0.999
+
+
+def test_a_photo_that_would_fill_all_memory_is_refused_by_name(native, onnxruntime_only, tmp_path):
+    folder = bundle_of(tmp_path / "bundle", resize="shortest-side")
+    manifest = folder / "bundle.json"
+    text = manifest.read_text("utf-8")
+    manifest.write_text(text.replace('"layout"', '"longest_px": 2000000000, "layout"'), "utf-8")
+    with (
+        native.load(folder, backend="onnxruntime") as parser,
+        pytest.raises(InputError, match=r"1 x 2000000 .*cut it into parts"),
+    ):
+        parser.parse([np.zeros((1, 2_000_000, 3), np.uint8)])
 
 
 @pytest.mark.parametrize("kind", [{"channels": 4}, {"input_type": "INT8"}])

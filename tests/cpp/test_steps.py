@@ -11,6 +11,7 @@ from hp_sdk.bundle import InputSpec
 from hp_sdk.planes import View
 from hp_sdk.postprocess import merged_labels, merged_labels_and_confidence
 from hp_sdk.preprocess import fit, plan
+from hp_sdk.windows import corners
 
 pytestmark = [pytest.mark.cpp, pytest.mark.timeout(1500)]
 
@@ -23,20 +24,26 @@ def pair(*numbers):
     return (ctypes.c_int * len(numbers))(*numbers)
 
 
-def fitted(probe, photo, spec, scale):
-    target = np.empty((1, *spec.size_hw, 3), np.uint8)
-    content = pair(0, 0)
+def windows(spec):
+    return pair(*(spec.stride_hw or (0, 0)), spec.longest_px or 0)
+
+
+def fitted(probe, photo, spec, scale, canvas_hw=None):
+    """Canvas, and the sizes of the canvas and of what it holds; None for `canvas_hw` only plans."""
+    target = None if canvas_hw is None else np.empty((1, *canvas_hw, 3), np.uint8)
+    sizes = pair(0, 0, 0, 0)
     probe.probe_fit(
         address(photo),
         pair(*photo.shape[:2]),
         pair(*spec.size_hw),
-        int(spec.resize == "stretch"),
+        spec.resize.encode(),
         spec.pad_value,
+        windows(spec),
         ctypes.c_double(scale),
-        address(target),
-        content,
+        None if target is None else address(target),
+        sizes,
     )
-    return target, tuple(content)
+    return target, (tuple(sizes[:2]), tuple(sizes[2:]))
 
 
 def sizes(rng, count):
@@ -45,17 +52,41 @@ def sizes(rng, count):
     yield from ((1, 1), (1, 900), (900, 1), (128, 192), (256, 384), (64, 96), (512, 768), (65, 96))
 
 
-@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
-@pytest.mark.parametrize("scale", [1.0, 0.75])
+@pytest.mark.parametrize("resize", ["letterbox", "stretch", "shortest-side"])
+@pytest.mark.parametrize("scale", [1.0, 0.75, 1.5])
 def test_a_fitted_photo_is_the_same_byte_for_byte(probe, resize, scale):
     rng = np.random.default_rng(3)
     spec = InputSpec(size_hw=(64, 96), resize=resize, pad_value=114)
-    for size_hw in sizes(rng, 60):
+    for size_hw in sizes(rng, 40):
         photo = rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
         expected, geometry = fit(photo, spec, content_scale=scale)
-        found, content_hw = fitted(probe, photo, spec, scale)
-        assert content_hw == geometry.content_hw, size_hw
+        found, places = fitted(probe, photo, spec, scale, geometry.network_hw)
+        assert places == (geometry.network_hw, geometry.content_hw), size_hw
         np.testing.assert_array_equal(found, expected, err_msg=str(size_hw))
+
+
+SPECS = [
+    InputSpec(size_hw=(480, 480), resize="shortest-side", stride_hw=(320, 320)),
+    InputSpec(size_hw=(36, 100), resize="shortest-side", longest_px=777),
+    InputSpec(size_hw=(64, 96)),
+    InputSpec(size_hw=(33, 7), resize="stretch"),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("scale", [1.0, 0.5, 1.25, 1.75])
+def test_windows_lie_where_they_lie_in_python(probe, spec, scale):
+    many = 2000
+    for size_hw in sizes(np.random.default_rng(4), 40):
+        geometry = plan(size_hw, spec, content_scale=scale)
+        _, places = fitted(probe, np.broadcast_to(np.uint8(0), (*size_hw, 3)), spec, scale)
+        assert places == (geometry.network_hw, geometry.content_hw), size_hw
+        expected = corners(geometry.network_hw, spec)
+        room = pair(*[0] * (2 * many))
+        count = probe.probe_corners(
+            pair(*geometry.network_hw), pair(*spec.size_hw), windows(spec), many, room
+        )
+        assert list(zip(room[0 : 2 * count : 2], room[1 : 2 * count : 2], strict=True)) == expected
 
 
 def answers(probe, views, *, confidence, are_logits=True):

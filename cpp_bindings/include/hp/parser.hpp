@@ -33,7 +33,9 @@
 // Runtimes.  ONNX Runtime is looked for when a model is loaded: Options::onnxruntime, the environment
 // variable HP_ONNXRUNTIME, or the loader's own search for libonnxruntime.so, in this order; the library
 // of the wheel `onnxruntime` serves as well as the distribution's.  OpenVINO is linked where the library
-// was built with it.
+// was built with it.  TensorRT, where the library was built with its headers, is looked for by the loader
+// (libnvinfer, libcuda, libnvrtc); there photos are fitted and labelled on the GPU, and timing.network_ms
+// holds all steps.
 //
 // Threads.  One Parser serves a whole program: any thread may call any const member function at any
 // time.  Moving, assigning and destroying it must not overlap with a call.
@@ -58,11 +60,11 @@ namespace hp {
 
 // How to open a model.
 struct Options {
-    std::string backend = "auto";    // "auto", "onnxruntime", "openvino".
+    std::string backend = "auto";    // "auto", "tensorrt", "onnxruntime", "openvino".
     std::string device = "auto";     // "auto", "cpu", "cuda", "cuda:0"; "GPU", "NPU" (OpenVINO).
     std::string precision = "auto";  // One the bundle holds, or "bf16", "fp16" (OpenVINO).
     std::string head;                // Label domain; empty for "cihp", or else the first there is.
-    std::string tta = "none";        // "none", "flip", "ms", "ms+flip".
+    std::string tta = "none";        // "none", "ms", "graphonomy", "schnet", or each with "+flip"; "flip".
     int batch_size = 0;              // Network inputs at once; 0 takes the bundle's own number.
     int num_threads = 0;             // Threads of the network; 0 leaves the choice to the runtime.
     bool allow_fallback = false;     // Accept the CPU where the device asked for is not there.

@@ -15,9 +15,10 @@ using Words = std::vector<string>;
 
 struct Entry {
     const char* name;
-    OpenFile open;   // Empty where this build does not have it.
-    Words devices;   // Kinds, as kDevices names them.
-    Words computes;  // Precisions in which it computes a float32 artifact if asked to.
+    const char* reads;  // Artifact::runtime that it opens.
+    OpenFile open;      // Empty where this build does not have it.
+    Words devices;      // Kinds, as kDevices names them.
+    Words computes;     // Precisions in which it computes a float32 artifact if asked to.
 };
 
 struct Device {
@@ -26,7 +27,6 @@ struct Device {
     const char* examples;
 };
 
-constexpr const char* kReads = "onnx";  // Artifact::runtime that both open.
 const Device kDevices[] = {{"cpu", 0, "cpu"},
                            {"cuda", ':', "cuda, cuda:0 (NVIDIA)"},
                            {"GPU", '.', "GPU, GPU.1 (Intel, through OpenVINO)"},
@@ -36,15 +36,20 @@ constexpr const char* kAutoDevices[] = {"cuda", "cpu"};  // Others are used when
 // In the order in which "auto" tries them on a device.
 const std::vector<Entry>& entries() {
     static const std::vector<Entry> all = {
-#ifdef HP_WITH_ONNXRUNTIME
-        {"onnxruntime", open_onnxruntime, {"cuda", "cpu"}, {}},
+#ifdef HP_WITH_TENSORRT
+        {"tensorrt", "tensorrt", open_tensorrt, {"cuda"}, {}},
 #else
-        {"onnxruntime", nullptr, {"cuda", "cpu"}, {}},
+        {"tensorrt", "tensorrt", nullptr, {"cuda"}, {}},
+#endif
+#ifdef HP_WITH_ONNXRUNTIME
+        {"onnxruntime", "onnx", open_onnxruntime, {"cuda", "cpu"}, {}},
+#else
+        {"onnxruntime", "onnx", nullptr, {"cuda", "cpu"}, {}},
 #endif
 #ifdef HP_WITH_OPENVINO
-        {"openvino", open_openvino, {"cpu", "GPU", "NPU"}, {"bf16", "fp16"}},
+        {"openvino", "onnx", open_openvino, {"cpu", "GPU", "NPU"}, {"bf16", "fp16"}},
 #else
-        {"openvino", nullptr, {"cpu", "GPU", "NPU"}, {"bf16", "fp16"}},
+        {"openvino", "onnx", nullptr, {"cpu", "GPU", "NPU"}, {"bf16", "fp16"}},
 #endif
     };
     return all;
@@ -88,7 +93,7 @@ const Artifact& artifact_for(const Entry& entry, const Bundle& bundle, const str
     string there;
     const Artifact* in_fp32 = nullptr;
     for (const Artifact& artifact : bundle.artifacts) {
-        if (artifact.runtime != kReads) {
+        if (artifact.runtime != entry.reads) {
             continue;
         }
         if (precision == "auto" || artifact.precision_found == precision) {
@@ -102,30 +107,53 @@ const Artifact& artifact_for(const Entry& entry, const Bundle& bundle, const str
         return *in_fp32;
     }
     if (there.empty()) {
-        throw Absent(string("backend '") + entry.name + "' needs an artifact of kind '" + kReads +
+        throw Absent(string("backend '") + entry.name + "' needs an artifact of kind '" + entry.reads +
                      "'; bundle '" + bundle.name + "' has none; export it in that format");
     }
     throw ConfigError("bundle '" + bundle.name + "' has no " + precision + " artifact for " + entry.name +
                       "; it has " + there);
 }
 
+// Whether one may stand in for the other: engines of the same network for several GPUs.
+bool are_alike(const Artifact& one, const Artifact& other) {
+    return one.runtime == other.runtime && one.precision_found == other.precision_found &&
+           one.heads == other.heads && one.size == other.size;
+}
+
+// The artifact asked for, or the first of its siblings that is for this machine.
 std::unique_ptr<Backend> open_entry(const Entry& entry, const Bundle& bundle, const BackendOptions& options) {
     if (!entry.open) {
         throw Absent(string("this build of hp_sdk has no ") + entry.name +
                      "; configure it with that runtime's files at hand");
     }
-    return open_verified(entry.open, bundle, artifact_for(entry, bundle, options.precision), options);
+    const Artifact& asked = artifact_for(entry, bundle, options.precision);
+    try {
+        return open_verified(entry.open, bundle, asked, options);
+    } catch (const EngineIncompatible&) {
+        for (const Artifact& sibling : bundle.artifacts) {
+            if (&sibling != &asked && are_alike(sibling, asked)) {
+                try {
+                    return open_verified(entry.open, bundle, sibling, options);
+                } catch (const EngineIncompatible&) {
+                    continue;  // The first refusal is told.
+                }
+            }
+        }
+        throw;
+    }
 }
 
 std::vector<Entry> chosen(const string& backend) {
     std::vector<Entry> list;
+    string there;
     for (const Entry& entry : entries()) {
+        there += string(", ") + entry.name;
         if (backend == "auto" || backend == entry.name) {
             list.push_back(entry);
         }
     }
     if (list.empty()) {
-        throw ConfigError("no backend '" + backend + "'; there are auto, onnxruntime, openvino");
+        throw ConfigError("no backend '" + backend + "'; there are auto" + there);
     }
     return list;
 }
@@ -217,7 +245,8 @@ std::unique_ptr<Backend> open_backend(const Bundle& bundle, const Options& optio
             }
             try {
                 auto opened = open_entry(
-                    entry, bundle, {device, options.precision, options.num_threads, options.onnxruntime});
+                    entry, bundle,
+                    {device, options.precision, options.num_threads, options.onnxruntime, bundle.root});
                 note_refusals(*opened, earlier, insists);
                 return opened;
             } catch (const Absent& error) {

@@ -14,7 +14,8 @@ namespace hp {
 // for by name works or throws; `allow_fallback` goes on to the CPU, and the facts' notes keep the reason.
 //
 // Throws ConfigError (no such backend, device or precision), BackendUnavailable or ProviderFallback (a
-// runtime or device asked for is not there), CorruptArtifact or ChecksumMismatch (the file is damaged).
+// runtime or device asked for is not there), EngineIncompatible (no engine is for this GPU), CorruptArtifact
+// or ChecksumMismatch (the file is damaged).
 std::unique_ptr<Backend> open_backend(const Bundle& bundle, const Options& options);
 
 #ifdef HP_WITH_ONNXRUNTIME
@@ -23,6 +24,10 @@ std::unique_ptr<Backend> open_onnxruntime(const std::filesystem::path& path, con
 #endif
 #ifdef HP_WITH_OPENVINO
 std::unique_ptr<Backend> open_openvino(const std::filesystem::path& path, const BackendOptions& options,
+                                       Facts facts);
+#endif
+#ifdef HP_WITH_TENSORRT
+std::unique_ptr<Backend> open_tensorrt(const std::filesystem::path& path, const BackendOptions& options,
                                        Facts facts);
 #endif
 

@@ -16,6 +16,7 @@ namespace hp {
 
 struct Artifact;
 struct Bundle;
+class Pipeline;
 
 // Logits (count, classes, h, w) of a batch.
 struct Tensor {
@@ -54,7 +55,8 @@ struct BackendOptions {
     std::string device = "cpu";
     std::string precision = "auto";
     int num_threads = 0;
-    std::string onnxruntime;  // Path of libonnxruntime.
+    std::string onnxruntime;       // Path of libonnxruntime.
+    std::filesystem::path bundle;  // Folder that the file belongs to.
 };
 
 // The runtime, the device or a fitting artifact is not there; nothing is broken.
@@ -70,6 +72,9 @@ public:
 
     // Outputs by name for batch_min to batch_max inputs.
     virtual Outputs run(const Batch& batch, const std::vector<std::string>& outputs) const = 0;
+
+    // Its own way from photos to labels, where it has one.
+    virtual const Pipeline* pipeline() const { return nullptr; }
 
     const Facts& facts() const { return facts_; }
     void note(const std::string& text) { facts_.notes.push_back(text); }
