@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hp_sdk.bundle import InputSpec
 from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError, CorruptArtifact, ModelNotFound, SchemaMismatch
 from hp_trainer.models import Network, build_network, family_of
@@ -44,6 +45,7 @@ class Checkpoint:
 
 def input_description(size_hw: tuple[int, int], resize: str = "letterbox") -> dict[str, Any]:
     """How an image has to be prepared for the network."""
+    windows = {"stride_hw": list(InputSpec(size_hw=size_hw, resize=resize).window_stride_hw)}
     return {
         "mean": list(MEAN),
         "std": list(STD),
@@ -51,6 +53,7 @@ def input_description(size_hw: tuple[int, int], resize: str = "letterbox") -> di
         "size_hw": list(size_hw),
         "resize": resize,
         "pad_value": PAD_VALUE,
+        **(windows if resize == "shortest-side" else {}),
     }
 
 

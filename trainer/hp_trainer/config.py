@@ -75,7 +75,7 @@ class TrainConfig(OptimiserConfig):
     """Network input size at evaluation and export."""
     resize: str = "letterbox"
     """How a photograph gets into that input: `letterbox` (all of it, padded), `stretch`, or
-    `shortest-side` (it covers the input; bundles read it through windows)."""
+    `shortest-side` (it covers the input and is read through windows)."""
 
     def __post_init__(self) -> None:
         OptimiserConfig.__post_init__(self)

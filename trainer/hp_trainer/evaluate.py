@@ -103,7 +103,8 @@ def _open_checkpoint(
 ) -> OpenedModel:
     checkpoint = read_checkpoint(path)
     tta, device = choice.for_network(checkpoint.family), torch_device(device)
-    spec = input_spec({**checkpoint.input, **({"size_hw": size_hw} if size_hw else {})})
+    other = {"size_hw": size_hw, "stride_hw": None} if size_hw else {}
+    spec = input_spec({**checkpoint.input, **other})
     net = build_from_checkpoint(checkpoint).to(device)
     domains = {each.name: each for each in net.domains}
     return OpenedModel(
@@ -129,7 +130,8 @@ def _open_bundle(model: str, domain: str, choice: TTAChoice, device: str) -> Ope
 
 
 def _input_protocol(spec: InputSpec) -> dict[str, Any]:
-    return {"network_hw": list(spec.size_hw), "resize": spec.resize}
+    windows = {"stride_hw": list(spec.window_stride_hw)} if spec.resize == "shortest-side" else {}
+    return {"network_hw": list(spec.size_hw), "resize": spec.resize, **windows}
 
 
 def _views(tta: Any) -> dict[str, Any]:
@@ -195,8 +197,13 @@ def torch_device(name: str) -> str:
 def input_spec(description: Mapping[str, Any]) -> InputSpec:
     """The `input` entry of a checkpoint as the SDK's input specification."""
     height, width = description["size_hw"]
+    stride = description.get("stride_hw")
     return InputSpec(
-        size_hw=(height, width), resize=description["resize"], pad_value=description["pad_value"]
+        size_hw=(height, width),
+        resize=description["resize"],
+        pad_value=description["pad_value"],
+        stride_hw=tuple(stride) if stride else None,
+        longest_px=description.get("longest_px"),
     )
 
 

@@ -4,7 +4,8 @@
                                                                                      │
                                         label map ◄─ merged_labels, class by class ◄─┘
 
-Fitting, the swap of left and right, and the merge in source geometry are those of `hp_sdk`.
+Fitting, windows, the swap of left and right, and the merge in source geometry are those of
+`hp_sdk`. A "shortest-side" photo is read through windows of the network's input, as in a bundle.
 What is kept of a view are its scores on the network's own grid, so the memory does not grow
 with the photo.
 
@@ -14,7 +15,7 @@ scales, probabilities).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Literal
@@ -28,7 +29,8 @@ from hp_sdk.errors import ConfigError
 from hp_sdk.image import Pixels
 from hp_sdk.planes import View
 from hp_sdk.preprocess import LARGEST_SCALE
-from hp_sdk.tta import TTA, choose_tta, fit_views, merge_views, softmax
+from hp_sdk.tta import TTA, FittedView, choose_tta, fit_views, merge_views, softmax
+from hp_sdk.windows import Mosaic, corners, window_of
 
 MULTIPLE = 32
 """Sides of network inputs are multiples of this; scaled ones are rounded up to one."""
@@ -91,7 +93,7 @@ class TTAChoice:
             ConfigError: unknown name, or a setting that would have no effect or is not allowed.
         """
         base = self._base(family)
-        scales = SCALES.get(family, _GRAPHONOMY) if self._multi_scale else (1.0,)
+        scales = SCALES.get(family, _GRAPHONOMY) if self._multi_scale else base.scales
         return NetworkTTA(
             scales=self.scales or scales,
             flip=base.flip,
@@ -135,11 +137,34 @@ def view_scores(
     plain = TTA(flip=tta.flip)
     views: list[View] = []
     for scale in tta.scales:
-        fitted = fit_views(image, replace(spec, size_hw=scaled_hw(spec.size_hw, scale)), plain)
-        logits = ask(np.concatenate([view.pixels for view in fitted]))  # (1 or 2, K, h/4, w/4)
+        size_spec, content = _at_scale(spec, scale)
+        fitted = fit_views(image, size_spec, replace(plain, scales=(content,)))
+        logits = _through_windows(fitted, size_spec, ask)  # (1 or 2, K, h/4, w/4)
         as_probs = tta.average == "probs" and tta.num_views > 1
         views += merge_views(fitted, softmax(logits) if as_probs else logits, domain, plain)
     return views
+
+
+def _at_scale(spec: InputSpec, scale: float) -> tuple[InputSpec, float]:
+    """The network's input at a scale of the photo, and the scale of the photo within it.
+
+    The input grows with the photo, except where windows of one size are drawn over it.
+    """
+    if spec.resize == "shortest-side":
+        return spec, scale
+    return replace(spec, size_hw=scaled_hw(spec.size_hw, scale)), 1.0
+
+
+def _through_windows(
+    views: Sequence[FittedView], spec: InputSpec, ask: Ask
+) -> NDArray[np.floating[Any]]:
+    """Logits (V, K, h/4, w/4) of views of one size, each the mean over its windows."""
+    mosaics = [Mosaic(view.geometry.network_hw, spec) for view in views]
+    for corner in corners(views[0].geometry.network_hw, spec):
+        answers = ask(np.concatenate([window_of(view.pixels, corner, spec) for view in views]))
+        for mosaic, logits in zip(mosaics, answers, strict=True):
+            mosaic.add(corner, logits)
+    return np.stack([mosaic.mean() for mosaic in mosaics])
 
 
 def scaled_hw(size_hw: tuple[int, int], scale: float) -> tuple[int, int]:

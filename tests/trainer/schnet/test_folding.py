@@ -135,6 +135,14 @@ def test_folding_leaves_the_trained_network_alone(trained, image, expected):
     check(trained, image, expected)
 
 
+def test_weights_that_no_step_changes_are_shared_and_learn_in_the_trained_network_only(trained):
+    folded: Any = fold(trained, SIZE)
+    for name in ("sam.blocks.0.mlp.lin1.weight", "ftm.down.weight", "heads.atr.weight"):
+        ours, theirs = trained.get_parameter(name), folded.get_parameter(name)
+        assert theirs.data_ptr() == ours.data_ptr()
+        assert (ours.requires_grad, theirs.requires_grad) == (not name.startswith("sam."), False)
+
+
 def test_a_folded_network_takes_one_size_and_is_not_folded_again(trained):
     folded: Any = fold(trained, SIZE)
     with pytest.raises(ConfigError, match="folded for 64x96 and got 96x64"):

@@ -82,10 +82,11 @@ def test_ftm_follows_its_equations(perturb, reading):
 
 @torch.no_grad()
 def test_the_readings_differ(perturb):
-    f = torch.randn(1, 6, 8)
-    outputs = []
+    f, outputs, weights = torch.randn(1, 6, 8), [], perturb(small(), 0.5).state_dict()
     for reading in READINGS.values():
-        ftm = perturb(small(**reading), 0.5)
+        ftm = small(**reading)  # with the same weights, so that only the reading tells them apart
+        rho = weights["rho"] * (torch.tensor([1.0, 3.0, 2.0]) if ftm.rho.ndim else 1)
+        ftm.load_state_dict(weights | {"rho": rho})
         outputs.append(ftm(f, 1))
     for i, one in enumerate(outputs):
         assert all((one - other).abs().max() > 1e-3 for other in outputs[:i])

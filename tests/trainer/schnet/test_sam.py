@@ -48,22 +48,19 @@ def attend(x, keys, attention, *, edge):
     weights = {k: v.detach().double().numpy() for k, v in attention.state_dict().items()}
     qkv = {at: weights["qkv.weight"] @ v + weights["qkv.bias"] for at, v in x.items()}
     width, heads = len(next(iter(x.values()))), attention.heads
-    d = width // heads
+    d, at = width // heads, np.array(keys)
+    k, v = (np.stack([qkv[key][i * width : (i + 1) * width] for key in keys]) for i in (1, 2))
     out = {}
     for query in x:
+        offsets = np.array(query) - at + edge - 1  # (keys, 2)
+        position = weights["rel_pos_h"][offsets[:, 0]] + weights["rel_pos_w"][offsets[:, 1]]
         parts = []
         for head in range(heads):
             channels = slice(head * d, (head + 1) * d)
             q = qkv[query][:width][channels]
-            scores = [
-                q @ qkv[key][width : 2 * width][channels] / np.sqrt(d)
-                + q @ weights["rel_pos_h"][query[0] - key[0] + edge - 1]
-                + q @ weights["rel_pos_w"][query[1] - key[1] + edge - 1]
-                for key in keys
-            ]
-            share = np.exp(np.array(scores) - max(scores))
-            values = np.stack([qkv[key][2 * width :][channels] for key in keys])
-            parts.append(share / share.sum() @ values)
+            scores = k[:, channels] @ q / np.sqrt(d) + position @ q
+            share = np.exp(scores - scores.max())
+            parts.append(share / share.sum() @ v[:, channels])
         out[query] = weights["proj.weight"] @ np.concatenate(parts) + weights["proj.bias"]
     return out
 
@@ -84,21 +81,17 @@ def windowed(x, attention, *, window, masked):
     return out
 
 
-@pytest.fixture
-def block(perturb):
-    torch.manual_seed(0)
-    shape = replace(SMALL, window=5, native_window=5)
-    return perturb(SAMBlock(shape, 5), 0.3)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("relpos", ["bias", "augmented"])
-def test_padding_takes_part_in_the_attention_of_border_windows(block, relpos):
-    block.attn.relpos = relpos
-    x = torch.randn(1, 8, 7, 8)  # padded to 10x10: four windows, three of them with padding
+@pytest.mark.parametrize(("hw", "window"), [((8, 7), 5), ((30, 30), 14)])
+def test_padding_takes_part_in_the_attention_of_border_windows(perturb, hw, window, relpos):
+    torch.manual_seed(0)
+    shape = replace(SMALL, window=window, native_window=window, relpos=relpos)
+    block = perturb(SAMBlock(shape, window), 0.3)  # biases too: padding has keys and values
+    x = torch.randn(1, *hw, 8)  # (8, 7) is padded to 10x10, a 480-pixel input's (30, 30) to 42x42
     normed = block.norm1(x)[0].double().numpy()
     out = block._attend(block.norm1(x))[0].double().numpy()
-    live, masked = (windowed(normed, block.attn, window=5, masked=m) for m in (False, True))
+    live, masked = (windowed(normed, block.attn, window=window, masked=m) for m in (False, True))
     np.testing.assert_allclose(out, live, atol=1e-5)
     assert np.abs(live - masked).max() > 0.01  # hiding the padding would be seen
 

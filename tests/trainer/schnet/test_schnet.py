@@ -1,6 +1,7 @@
 """T-41, T-43 and the network as a whole: order, shapes, what is frozen, what is kept in memory."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,27 @@ def test_the_parts_run_in_the_papers_order(full_run):
             expected += [f"block{layer}", f"ftm{layer}"]
         expected += ["srm", f"extract{stage}"]
     assert full_run[0] == [*expected, "extract4", "extract5", "decoder", "head"]
+
+
+@torch.no_grad()
+def test_what_srm_makes_of_a_stage_is_what_comes_next_is_extracted_and_is_added(tiny, perturb):
+    """T-41, the tensors themselves: f''_sv^s goes on, into the extractor and into map s."""
+    net = perturb(tiny())
+    made, injected, extracted, added = [], [], [], []
+    net.srm[0].register_forward_hook(lambda _, __, y: made.append(y))
+    for injector, extractor in zip(net.adapter.injectors, net.adapter.extractors, strict=False):
+        injector.register_forward_pre_hook(lambda _, x: injected.append(x[0]))
+        extractor.register_forward_pre_hook(lambda _, x: extracted.append(x[1]))
+    fuse = net.adapter.fuse
+    net.adapter.fuse = lambda fine, c, outputs, grid_hw: (
+        added.extend(outputs) or fuse(fine, c, outputs, grid_hw)
+    )
+    net(torch.randn(1, 3, 64, 64))
+    assert len(made) == 5
+    for stage in range(4):
+        assert torch.equal(injected[stage], made[stage])
+        assert torch.equal(extracted[stage], made[stage + 1])
+        assert torch.equal(added[stage], made[stage + 1])
 
 
 def test_a_480_pixel_image_gives_logits_at_120(full_run):
@@ -243,16 +265,16 @@ def test_freezing_again_restores_the_split(tiny):
 
 def bytes_kept(net, image):
     """Bytes of activations that wait for the backward pass."""
-    kept = {}
+    kept, weights = {}, {p.untyped_storage()._cdata for p in net.parameters()}
 
     def pack(tensor):
-        if not isinstance(tensor, torch.nn.Parameter):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = net(image)["pascal"]
-    return sum(storage.nbytes() for storage in kept.values()), logits
+        (logits,) = net(image).values()
+    return sum(s.nbytes() for key, s in kept.items() if key not in weights), logits
 
 
 def test_freezing_saves_memory_and_recomputing_saves_more(tiny):
@@ -262,6 +284,17 @@ def test_freezing_saves_memory_and_recomputing_saves_more(tiny):
     recomputed, _ = bytes_kept(tiny(recompute=True).train(), image)
     assert frozen < 0.9 * unfrozen
     assert recomputed < 0.5 * frozen
+
+
+@pytest.mark.parametrize(
+    ("trainable", "gib"), [(("sam.patch_embed",), 3.77), (("sam", "clip"), 5.86)]
+)
+def test_what_the_large_network_keeps_of_a_480_pixel_image_for_the_backward_pass(trainable, gib):
+    with torch.device("meta"):
+        net: Any = SCHNet(replace(PRESETS["schnet-l"], trainable=trainable), [load_domain("cihp")])
+        net.train().decoder.pyramid[0].eval()  # one value has no variance
+        kept, _ = bytes_kept(net, torch.empty(1, 3, 480, 480))
+    assert kept / 2**30 == pytest.approx(gib, rel=0.02)
 
 
 def test_recomputing_gives_the_same_gradients(tiny, perturb):

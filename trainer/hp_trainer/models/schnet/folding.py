@@ -31,7 +31,8 @@ def fold(
 ) -> SCHNet:
     """A copy of `network` for inputs of `size_hw`, in eval mode; `network` itself is untouched.
 
-    `steps` says which of `FOLDS` to take; all of them by default.
+    `steps` says which of `FOLDS` to take; all of them by default. Weights that no step changes
+    are shared with `network`: most of `schnet-l`'s 1.8 GB.
 
     Raises:
         ConfigError: an illegal size, or a network that is folded already.
@@ -42,7 +43,8 @@ def fold(
             f"the network is folded for {network.fixed_hw[0]}x{network.fixed_hw[1]} already; fold "
             "the trained one"
         )
-    folded = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    folded = copy.deepcopy(network, shared).eval()
     for step in FOLDS if steps is None else steps:
         FOLDS[step](folded, size_hw)
     folded.fixed_hw = size_hw

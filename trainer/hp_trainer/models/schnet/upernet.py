@@ -64,8 +64,9 @@ class UperNet(nn.Module):
 
     def _check_batch(self, images: int) -> None:
         # a map of one cell of one image has no variance; norms across devices see other images
-        alone = images * min(self.scales) ** 2 == 1
-        if alone and any(isinstance(m, nn.BatchNorm2d) for m in self.modules()):
+        smallest = self.pyramid[self.scales.index(min(self.scales))]
+        norms = (m for m in smallest.modules() if isinstance(m, nn.BatchNorm2d))
+        if images * min(self.scales) ** 2 == 1 and any(norm.training for norm in norms):
             raise ConfigError(
                 "the pyramid pooling of SCHNet normalises over the images of a batch and cannot "
                 "train on a batch of 1; use two images or more"
