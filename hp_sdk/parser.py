@@ -107,8 +107,8 @@ class Parser:
                 runtime compiles (OpenVINO) is kept in it.  With None nothing is written.
             offline: no effect yet: nothing is fetched while loading.
             providers: ONNX Runtime's own provider list, instead of `device`.
-            session_options: ONNX Runtime's own `SessionOptions`, instead of `num_threads`, or a
-                mapping of OpenVINO's properties.
+            session_options: a mapping of the runtime's own settings: attributes of ONNX Runtime's
+                `SessionOptions` (or such an object whole), properties of OpenVINO.
             num_threads: threads of the network; None leaves the choice to the runtime.
 
         Raises:

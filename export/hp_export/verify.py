@@ -18,7 +18,7 @@ from hp_export.agreement import TOLERANCES, Agreement, Logits, Tolerance, compar
 from hp_export.graph import output_name
 from hp_export.half import rounded_in_float
 from hp_export.labels import label_names
-from hp_export.observe import Values, run_model
+from hp_export.observe import FRUGAL, Values, run_model
 from hp_export.photos import Photos
 from hp_export.probes import probe_images
 from hp_export.progress import Progress, silent
@@ -38,7 +38,7 @@ OTHER_RUNTIMES = ("openvino",)
 """Backends that answer too where they are installed."""
 ROUNDED = "onnxruntime, rounding to float16"
 """The float16 arithmetic of a GPU, which ONNX Runtime's CPU does not do by itself."""
-_LARGEST_BATCH_PIXELS = 16 * 224 * 224
+_LARGEST_BATCH_PIXELS = 8 * 224 * 224
 """A larger batch shows nothing more, and takes gigabytes and minutes."""
 _IN_BATCHES = 4
 """Probe pictures in batches: figures and textures, which come first."""
@@ -210,7 +210,8 @@ def _agreements(
 
 def _open(runtime: str, bundle: Bundle, artifact: Artifact) -> Backend:
     module = import_module(BACKENDS[runtime].module)
-    return module.open_artifact(bundle, artifact, BackendOptions(device="cpu"))
+    options = FRUGAL if runtime == RUNTIME else BackendOptions(device="cpu")
+    return module.open_artifact(bundle, artifact, options)
 
 
 def _batches(artifact: Artifact) -> list[int]:

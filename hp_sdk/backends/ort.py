@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import lru_cache
@@ -269,14 +269,22 @@ def _hushed(ort: ModuleType) -> Iterator[None]:
 
 
 def _session_options(ort: ModuleType, options: BackendOptions) -> Any:
-    if options.session_options is not None:
+    own = options.session_options if options.session_options is not None else {}
+    if not isinstance(own, Mapping):
         if options.num_threads is not None:
             raise ConfigError("give num_threads or session_options, not both")
-        return options.session_options
+        return own
     session_options = ort.SessionOptions()
     session_options.log_severity_level = _ERRORS
     if options.num_threads is not None:
         session_options.intra_op_num_threads = options.num_threads
+    for name, value in own.items():
+        if not hasattr(session_options, name):
+            raise ConfigError(
+                f"session_options names {name!r}, which ONNX Runtime's SessionOptions do not have; "
+                "allowed are its attributes, such as enable_cpu_mem_arena"
+            )
+        setattr(session_options, name, value)
     return session_options
 
 

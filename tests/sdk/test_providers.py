@@ -183,6 +183,22 @@ def test_own_session_options_are_passed_on_and_exclude_threads(fake_runtime):
         OrtBackend("m.onnx", BackendOptions(session_options=mine, num_threads=2))
 
 
+def test_session_options_may_be_a_mapping_beside_threads():
+    backend_options = BackendOptions(session_options={"enable_mem_pattern": False}, num_threads=1)
+
+    settings = ort._session_options(pytest.importorskip("onnxruntime"), backend_options)
+
+    assert settings.enable_mem_pattern is False
+    assert settings.intra_op_num_threads == 1
+
+
+def test_a_session_option_that_does_not_exist_is_refused_by_name(fake_runtime):
+    fake_runtime(available=[CPU], started=[CPU])
+
+    with pytest.raises(ConfigError, match="'enable_magic'"):
+        OrtBackend("m.onnx", BackendOptions(session_options={"enable_magic": True}))
+
+
 def test_threads_reach_the_runtime(fake_runtime):
     runtime = fake_runtime(available=[CPU], started=[CPU])
 
