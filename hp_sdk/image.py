@@ -289,8 +289,8 @@ def _jpeg_is_cut(content: bytes) -> bool:
 
 def _jpeg_hw(content: bytes) -> tuple[int, ...]:
     frames = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-    starts = [at for code, at in _jpeg_markers(content) if code in frames]
-    return struct.unpack_from(">HH", content, starts[0] + 3)
+    at = next((at for code, at in _jpeg_markers(content) if code in frames), len(content))
+    return struct.unpack_from(">HH", content, at + 3)
 
 
 def _png_is_cut(content: bytes) -> bool:

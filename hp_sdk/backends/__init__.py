@@ -64,8 +64,7 @@ BACKENDS: dict[str, BackendEntry] = {
     ),
     "torch": BackendEntry("hp_sdk.backends.torch", "torch", "torch", ("cuda", "cpu"), ("fp16",)),
 }
-"""In the order in which "auto" tries them on a device.  On one core of an AMD EPYC (Zen 4) the
-bundled model takes 27 ms with ONNX Runtime and 32 ms with OpenVINO, both in float32."""
+"""In the order in which "auto" tries them on a device.  docs/performance.md compares them."""
 
 AUTO_DEVICES = ("cuda", "cpu")
 """In the order in which "auto" tries them; other devices are used when asked for by name."""
