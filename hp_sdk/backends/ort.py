@@ -284,7 +284,13 @@ def _session_options(ort: ModuleType, options: BackendOptions) -> Any:
                 f"session_options names {name!r}, which ONNX Runtime's SessionOptions do not have; "
                 "allowed are its attributes, such as enable_cpu_mem_arena"
             )
-        setattr(session_options, name, value)
+        try:
+            setattr(session_options, name, value)
+        except TypeError as exc:
+            own_type = type(getattr(session_options, name)).__name__
+            raise ConfigError(
+                f"session_options: {name} cannot be {value!r}; allowed is a value of type {own_type}"
+            ) from exc
     return session_options
 
 

@@ -192,6 +192,13 @@ def test_session_options_may_be_a_mapping_beside_threads():
     assert settings.intra_op_num_threads == 1
 
 
+def test_a_session_option_of_the_wrong_type_is_refused_by_name():
+    backend_options = BackendOptions(session_options={"enable_mem_pattern": "perhaps"})
+
+    with pytest.raises(ConfigError, match="enable_mem_pattern cannot be 'perhaps'"):
+        ort._session_options(pytest.importorskip("onnxruntime"), backend_options)
+
+
 def test_a_session_option_that_does_not_exist_is_refused_by_name(fake_runtime):
     fake_runtime(available=[CPU], started=[CPU])
 
