@@ -289,7 +289,7 @@ def _session_options(ort: ModuleType, options: BackendOptions) -> Any:
         except TypeError as exc:
             own_type = type(getattr(session_options, name)).__name__
             raise ConfigError(
-                f"session_options: {name} cannot be {value!r}; allowed is a value of type {own_type}"
+                f"session_options: {name} cannot be {value!r}; give a value of type {own_type}"
             ) from exc
     return session_options
 
