@@ -40,8 +40,8 @@ ROUNDED = "onnxruntime, rounding to float16"
 """The float16 arithmetic of a GPU, which ONNX Runtime's CPU does not do by itself."""
 _LARGEST_BATCH_PIXELS = 8 * 224 * 224
 """A larger batch shows nothing more, and takes gigabytes and minutes."""
-_IN_BATCHES = 2
-"""Probe pictures in batches: the figures, which come first; alone, all of them are asked about."""
+_IN_BATCHES = 4
+"""Probe pictures in batches: figures and textures, which come first."""
 _SOME = 8
 """Photographs for the precisions that are not judged on photographs alone."""
 
