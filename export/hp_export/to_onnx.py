@@ -111,7 +111,7 @@ def _traced(
                 input_names=[INPUT],
                 output_names=[output_name(head) for head in graph.heads],
                 dynamic_shapes=({0: batch},),
-                optimize=True,
+                optimize=False,  # `_cleaned` does it, once; twice finds nothing more
                 verbose=False,
                 report=False,
             )
@@ -128,6 +128,7 @@ def _traced(
 
 def _cleaned(model: onnx_ir.Model) -> onnx.ModelProto:
     with quiet():
+        optimizer.optimize(model, num_iterations=1)
         optimizer.fold_constants(
             model,
             onnx_shape_inference=False,

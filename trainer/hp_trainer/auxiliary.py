@@ -96,6 +96,8 @@ class AuxConfig:
     """L_seg and L_aux are means over the domains of the batch instead of sums (register A11)."""
     lovasz: float = 0.0
     """Weight of the Lovász-softmax loss beside the cross-entropy in L_seg (0: the paper)."""
+    lovasz_stride: int = 1
+    """The Lovász term looks at every n-th logit of every n-th row."""
     loss_stride: int = 1
     """Compare logits and labels at 1/loss_stride of the crop (1: the paper; 2 saves memory)."""
     partial: float = 0.0

@@ -60,6 +60,8 @@ class TrainConfig(OptimiserConfig):
     seed: int = 0
     init: str = ""
     """Checkpoint whose weights the run starts from; its domains may be fewer or more."""
+    init_fitting: bool = False
+    """`init` may be another network: what fits in name and shape is taken, the rest starts fresh."""
     pretrained: str = ""
     """Published weights (torchvision, timm, detectron2 ResNet; Mask2Former) the network starts
     from."""

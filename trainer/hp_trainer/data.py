@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError
 from hp_trainer.augment import AugmentConfig, Sample, augment
+from hp_trainer.collage import CollageSet
 from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.paperdolls import paper_doll
 from hp_trainer.sampler import MIXES, DomainMixSampler, Draw, ShareOfBatches
@@ -58,6 +59,8 @@ class SetConfig:
     """Share of the images that is used, chosen by the seed of the run (Table 5: 0.5, 0.8, 1)."""
     cache_px: int = 0
     """Keep photographs in memory, shrunk to this longer side; 0 decodes them every time."""
+    onto: SetConfig | None = None
+    """Photographs that the people of this set are pasted onto (`hp_trainer.collage`)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -197,7 +200,8 @@ def open_sets(
     if not config.sets:
         raise ConfigError("data.sets is empty; name at least one folder or `dolls = N`")
     for i, entry in enumerate(config.sets):
-        if unknown := sorted(n for n in entry.labels if encoding_of(n)[0] not in domains):
+        named = [*entry.labels, *(entry.onto.labels if entry.onto else ())]
+        if unknown := sorted(n for n in named if encoding_of(n)[0] not in domains):
             raise ConfigError(
                 f"data.sets[{i}].labels names {unknown[0]!r}; domains are {', '.join(domains)}"
             )
@@ -209,8 +213,13 @@ def _open_set(entry: SetConfig, domains: Sequence[str], known: Sequence[Domain])
         return DollSet(entry.dolls, entry.size_hw, domains)
     options = PhotoOptions(entry.layout, entry.decode_colors, entry.full_check, tuple(known))
     root = data_folder(entry.root)
-    photos = PhotoSet(root, entry.labels, entry.split, entry.limit, options)
-    return CachedSet(photos, entry.cache_px) if entry.cache_px else photos
+    photos: SampleSet = PhotoSet(root, entry.labels, entry.split, entry.limit, options)
+    if entry.cache_px:
+        photos = CachedSet(photos, entry.cache_px)
+    if entry.onto is None:
+        return photos
+    mirrored = {domain.name: domain for domain in known}
+    return CollageSet(photos, _open_set(entry.onto, domains, known), mirrored)
 
 
 class AugmentedSamples(Dataset[Sample]):

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 IGNORED = 255
+TINY = 1e-30
+"""Least weight of the admissible classes beside the likeliest one, so that a loss is finite."""
 
 
 def resize_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
@@ -49,11 +51,14 @@ def admissible_nll(logits: Tensor, labels: Tensor, sets: Tensor) -> Tensor:
     (Z_source, Z_target) bool, True where a target class may stand for the source label. A label
     that admits nothing is ignored.
     """
-    log_p = logits.log_softmax(1).permute(0, 2, 3, 1)  # (N, H, W, Z_target)
     source = torch.where(labels == IGNORED, 0, labels)
     valid = (labels != IGNORED) & sets.any(1)[source]
-    hidden = torch.where(sets | ~sets.any(1, keepdim=True), 0.0, -torch.inf).to(log_p)
-    loss = -torch.logsumexp(log_p + hidden[source], -1)  # (N, H, W)
+    logits = logits.float()
+    weight = (logits - logits.amax(1, keepdim=True).detach()).exp()  # (N, Z_target, H, W)
+    with torch.autocast(logits.device.type, enabled=False):
+        allowed = functional.conv2d(weight, sets[:, :, None, None].float())  # (N, Z_source, H, W)
+    allowed = allowed.gather(1, source[:, None])[:, 0].clamp(min=TINY)
+    loss = weight.sum(1).log() - allowed.log()  # (N, H, W)
     return (loss * valid).sum() / valid.sum().clamp(min=1)
 
 

@@ -40,7 +40,11 @@ def build_model(config: Config, domains: tuple[Domain, ...], *, resumed: bool = 
     """
     model, notes = BUILDERS[family_of(config.model)](config, domains, resumed)
     if config.train.init:
-        load_weights(model, read_checkpoint(Path(config.train.init)))
+        checkpoint = read_checkpoint(Path(config.train.init))
+        if config.train.init_fitting:
+            notes = load_fitting(model, checkpoint)
+        else:
+            load_weights(model, checkpoint)
     if isinstance(model, SCHNetTraining) and model.net.srm and not resumed:
         model.net.text()  # complains now, not at the first step
     return model, notes
@@ -121,6 +125,22 @@ def load_weights(model: TrainingModel, checkpoint: Checkpoint, *, key: str = "tr
     aux = model.aux.state_dict()
     kept = {k: v for k, v in (checkpoint.aux or {}).items() if k in aux and aux[k].shape == v.shape}
     model.aux.load_state_dict(kept, strict=False)
+
+
+def load_fitting(model: TrainingModel, checkpoint: Checkpoint) -> str:
+    """Take the weights that fit in name and shape from another network; says how many did.
+
+    Raises:
+        ConfigError: none fits.
+    """
+    own = model.net.state_dict()
+    fitting = {k: v for k, v in checkpoint.model.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise ConfigError("train.init holds a network of which no tensor fits this one")
+    model.net.load_state_dict(fitting, strict=False)
+    new = [key for key in own if key not in fitting]
+    shown = f", first {new[0]}" if new else ""
+    return f"train.init: {len(fitting)} of {len(own)} tensors fit; {len(new)} start fresh{shown}"
 
 
 def _belongs_to_a_domain(key: str) -> bool:

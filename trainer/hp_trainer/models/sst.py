@@ -64,7 +64,7 @@ class SSTConfig:
     decoder_heads: int = 8
     decoder_window: int = 8
     decoder_mlp: float = 4.0
-    decoder_kernel: int = 1
+    decoder_kernels: tuple[int, ...] = (1, 1, 1)
     """Kernel of the convolution that mixes up-sampled map and skip; 3 helps small networks."""
     drop_path: float = 0.1
     deform: str = "grid_sample"
@@ -99,15 +99,15 @@ PRESETS: dict[str, SSTConfig] = {
         backbone_norm="train",
         width=64,
         norm="batch",
-        encoder_strides=(32, 16),
-        encoder_layers=2,
+        encoder_strides=(32,),
+        encoder_layers=1,
         encoder_heads=4,
         encoder_ffn=128,
-        decoder_depths=(1, 1, 1),
+        decoder_depths=(1, 0, 0),
         decoder_heads=2,
         decoder_window=4,
         decoder_mlp=2.0,
-        decoder_kernel=3,
+        decoder_kernels=(3, 3, 1),
         drop_path=0.0,
     ),
     "sst-tiny": SSTConfig(
@@ -154,8 +154,8 @@ class SST(nn.Module):
         )
         self.decoder = Decoder(
             [
-                DecoderStage(width, _swin(config, depth), norm, config.decoder_kernel)
-                for depth in config.decoder_depths
+                DecoderStage(width, _swin(config, depth), norm, kernel)
+                for depth, kernel in zip(config.decoder_depths, config.decoder_kernels, strict=True)
             ],
             {
                 stride: nn.Sequential(

@@ -1,0 +1,146 @@
+"""People cut out of one labelled set and pasted onto the photographs of another.
+
+    person (labels a)  ─ flip, scale, shift ─┐
+                                             ├ image and labels a + b of the place
+    place  (labels b)  ──────────────────────┘
+
+A person who is alone in front of a plain wall so turns up among other people, at other sizes, cut
+off by the frame. Where the place shows its own people, what their labels a are is unknown (255);
+where a person was pasted, labels b are.
+
+Source: Simple Copy-Paste, arXiv:2012.07177, Section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from hp_sdk.domains import Domain
+from hp_sdk.errors import ConfigError
+from hp_trainer.augment import IGNORED, Sample
+
+MOST = 3
+"""People pasted into one picture, at most."""
+HEIGHT = (0.45, 1.6)
+"""Height of a pasted photograph relative to the place."""
+GAIN = 0.2
+"""Change of a pasted person's brightness, either way."""
+
+
+class Samples(Protocol):
+    """Labelled images; `hp_trainer.data.SampleSet` with nothing but what is needed here."""
+
+    domains: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        """Image (H, W, 3) uint8 RGB and its label maps by domain."""
+        ...
+
+
+class CollageSet:
+    """Places with one to three people pasted in, drawn anew for every draw.
+
+    Args:
+        people: photographs whose labels are background wherever nobody belongs to the person.
+        places: photographs with labels of their own, in other domains.
+        domains: domains of the people's labels by name, for their left and right.
+
+    Raises:
+        ConfigError: both sets are labelled in one domain.
+    """
+
+    def __init__(self, people: Samples, places: Samples, domains: Mapping[str, Domain]) -> None:
+        if shared := sorted(set(people.domains) & set(places.domains)):
+            raise ConfigError(
+                f"data.sets.onto and its people are both labelled in {shared[0]!r}; "
+                "name other labels in one of them"
+            )
+        self.people, self.places, self._mirrors = people, places, domains
+        self.domains = (*people.domains, *places.domains)
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        """A random place with person `index` in it, in front of up to two others."""
+        image, own = self.places.load(int(rng.integers(len(self.places))), rng)
+        image, own = image.copy(), {name: label.copy() for name, label in own.items()}
+        around = next(iter(own.values()))
+        unknown = np.where(around == 0, 0, IGNORED).astype(np.uint8)
+        maps = {name: unknown.copy() for name in self.people.domains}
+        others = rng.integers(len(self.people), size=rng.integers(0, MOST))
+        for person in (*others, index):
+            self._paste(image, maps, own, self.people.load(int(person), rng), rng)
+        return image, {**maps, **own}
+
+    def _paste(
+        self,
+        image: np.ndarray,
+        maps: Mapping[str, np.ndarray],
+        own: Mapping[str, np.ndarray],
+        person: Sample,
+        rng: np.random.Generator,
+    ) -> None:
+        pixels, labels = shrink_or_grow(person, _scale(person[0], image, rng))
+        if rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+            labels = {name: self._mirrors[name].mirror(label) for name, label in labels.items()}
+        there, here = _overlap(pixels.shape[:2], image.shape[:2], rng)
+        alpha = cv2.blur(body(list(labels.values())).astype(np.float32), (3, 3))[here]
+        gain = np.float32(1 + rng.uniform(-GAIN, GAIN))
+        mixed = image[there] + alpha[..., None] * (pixels[here] * gain - image[there])
+        image[there] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+        inside = alpha >= 0.5
+        for name, label in labels.items():
+            maps[name][there][inside] = label[here][inside]
+        for label in own.values():
+            label[there][inside] = IGNORED
+
+
+def shrink_or_grow(sample: Sample, scale: float) -> Sample:
+    """Image and label maps (nearest neighbour) at `scale`."""
+    image, labels = sample
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    maps = {
+        name: np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+        for name, label in labels.items()
+    }
+    return np.asarray(cv2.resize(image, size, interpolation=way), np.uint8), maps
+
+
+def body(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Where any of the label maps (H, W) says person: bool (H, W).
+
+    What one domain calls background, such as a bag, may be a class of another.
+    """
+    return np.any([(label > 0) & (label != IGNORED) for label in labels], 0)
+
+
+def _scale(person: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> float:
+    low, high = np.log(HEIGHT)
+    return float(np.exp(rng.uniform(low, high))) * place.shape[0] / person.shape[0]
+
+
+def _overlap(
+    person_hw: tuple[int, ...], place_hw: tuple[int, ...], rng: np.random.Generator
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Rows and columns of the place, and those of the person that come to lie there.
+
+    The person's middle lies inside, left to right; who is too tall shows the upper part, as in most
+    photographs.
+    """
+    left = round(rng.uniform(0.05, 0.95) * place_hw[1] - person_hw[1] / 2)
+    top = round(rng.uniform(-0.1 * person_hw[0], max(0, place_hw[0] - 0.5 * person_hw[0])))
+    there, here = [], []
+    for start, size, whole in zip((top, left), person_hw, place_hw, strict=True):
+        first, last = max(0, start), min(whole, start + size)
+        there.append(slice(first, last))
+        here.append(slice(first - start, last - start))
+    return (there[0], there[1]), (here[0], here[1])
