@@ -25,7 +25,7 @@ from hp_trainer.augment import IGNORED, Sample
 
 MOST = 3
 """People pasted into one picture, at most."""
-HEIGHT = (0.45, 1.6)
+HEIGHT = (0.45, 3.0)
 """Height of a pasted photograph relative to the place."""
 GAIN = 0.2
 """Change of a pasted person's brightness, either way."""
@@ -133,11 +133,12 @@ def _overlap(
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Rows and columns of the place, and those of the person that come to lie there.
 
-    The person's middle lies inside, left to right; who is too tall shows the upper part, as in most
-    photographs.
+    The person's middle lies inside, left to right; of who is too tall the upper half shows, as in
+    most photographs.
     """
     left = round(rng.uniform(0.05, 0.95) * place_hw[1] - person_hw[1] / 2)
-    top = round(rng.uniform(-0.1 * person_hw[0], max(0, place_hw[0] - 0.5 * person_hw[0])))
+    above = 0.1 * person_hw[0] + 0.4 * max(0, person_hw[0] - place_hw[0])
+    top = round(rng.uniform(-above, max(0, place_hw[0] - 0.5 * person_hw[0])))
     there, here = [], []
     for start, size, whole in zip((top, left), person_hw, place_hw, strict=True):
         first, last = max(0, start), min(whole, start + size)
