@@ -50,10 +50,7 @@ def main() -> None:
         "intended_use": INTENDED,
         "limits": LIMITS,
         "training_data": training_data(configs, args.data),
-        "recipe": [
-            recipe(path, config, run)
-            for path, config, run in zip(args.configs, configs, args.runs, strict=True)
-        ],
+        "recipe": [recipe(path, run) for path, run in zip(args.configs, args.runs, strict=True)],
         "background_shift": read_checkpoint(args.checkpoint).train.get("background_shift", {}),
         "protocol": "original resolution, 255 ignored, background included, no augmentation",
         "metrics": [json.loads(path.read_text("utf-8")) for path in args.scores],
@@ -91,16 +88,17 @@ def training_data(configs: list[Config], data: Path) -> list[dict[str, Any]]:
     return found
 
 
-def recipe(path: Path, config: Config, run: Path) -> dict[str, Any]:
-    """What one stage did, from its configuration and its log."""
+def recipe(path: Path, run: Path) -> dict[str, Any]:
+    """What one stage did, from the configuration it ran with and its log."""
     rows = [line.split(",") for line in (run / "metrics.csv").read_text("utf-8").splitlines()]
     step_ms = [float(value) for _, name, value in rows if name == "step_ms"]
-    used = json.loads((run / "config.json").read_text("utf-8"))["train"]
+    stored = json.loads((run / "config.json").read_text("utf-8"))
+    used, data = stored["train"], stored["data"]
     return {
         "config": path.name,
         "steps": min(used["steps"], int(rows[-1][0])),
-        "batch": config.data.batch,
-        "crop_hw": list(config.data.augment.crop_hw),
+        "batch": data["batch"],
+        "crop_hw": data["augment"]["crop_hw"],
         "seed": used["seed"],
         "device": "CPU, 2 cores" if used["device"] == "auto" else used["device"],
         "median_step_ms": sorted(step_ms)[len(step_ms) // 2],

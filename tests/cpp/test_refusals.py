@@ -50,20 +50,25 @@ def write(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def graph_of(folder):
+    (path,) = folder.glob("*.onnx")
+    return path
+
+
 def truncate(folder):
-    path = folder / "model.onnx"
+    path = graph_of(folder)
     path.write_bytes(path.read_bytes()[:-1000])
 
 
 def flip_a_byte(folder):
-    path = folder / "model.onnx"
+    path = graph_of(folder)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def no_onnx(folder):
-    path = folder / "model.onnx"
+    path = graph_of(folder)
     path.write_bytes(b"this is no network")
     digest = {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
     edit(folder, lambda data: data["artifacts"][0].update(digest))
@@ -79,7 +84,9 @@ DAMAGES = {
     "a byte order mark": (write("bundle.json", b"\xef\xbb\xbf{}"), CorruptArtifact),
     "a web page": (write("bundle.json", b"\n<!DOCTYPE html><html>"), CorruptArtifact),
     "an LFS pointer": (
-        write("model.onnx", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        lambda folder: graph_of(folder).write_bytes(
+            b"version https://git-lfs.github.com/spec/v1\n"
+        ),
         CorruptArtifact,
     ),
     "newer schema": (put("schema", value="2.0"), SchemaMismatch),
