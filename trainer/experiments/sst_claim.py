@@ -7,6 +7,8 @@ sets of photographs: pascal (7 classes, by hand), atr and cihp (18 and 20, deriv
 tags of ccp, each on one half of its training photographs). Every arm sees the same number of
 images of each domain, at the same size, with the same seeds. Started again, it goes on: finished
 runs are read, an interrupted one is resumed. Results: results.json and tables.md in --output.
+
+`--tables distillation`, which is not in the paper, adds the answers of a larger network to the labels.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from hp_trainer.auxiliary import AuxConfig
 from hp_trainer.config import Config, EvalConfig, TrainConfig
 from hp_trainer.data import DataConfig, SetConfig
 from hp_trainer.dedicated import DedicatedConfig
+from hp_trainer.distillation import DistillationConfig
 from hp_trainer.loop import train
 from hp_trainer.models.sst import PRESETS
 
@@ -43,6 +46,18 @@ ABLATIONS = {
 }
 
 
+LARGE = {
+    "width": 128,
+    "encoder_strides": (32, 16),
+    "encoder_layers": 2,
+    "decoder_depths": (1, 1, 1),
+    "decoder_kernels": (3, 3, 3),
+}
+"""What the network that is distilled has more of."""
+LONGER = 2
+"""How many times as many steps it is trained."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What one arm may spend; `per_domain` images of every domain in each batch."""
@@ -56,13 +71,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What one arm trains; `teacher` and `init` name arms trained before it."""
+    """What one arm trains; `teacher`, `init` and `distilled` name arms trained before it."""
 
     domains: Sequence[str]
     aux: AuxConfig
     teacher: str = ""
     init: str = ""
+    distilled: str = ""
     fraction: float = 1.0
+    large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +100,25 @@ class Bench:
 
     def _config(self, seed: int, arm: Arm) -> Config:
         budget = self.budget
-        teacher, init = (
-            str(self.checkpoint(n, seed)) if n else "" for n in (arm.teacher, arm.init)
+        teacher, init, distilled = (
+            str(self.checkpoint(n, seed)) if n else ""
+            for n in (arm.teacher, arm.init, arm.distilled)
         )
+        steps = budget.steps * (LONGER if arm.large else 1)
         around_px = round(1.35 * budget.crop_px / 32) * 32
         return Config(
             domains=tuple(arm.domains),
             preset=budget.preset,
-            model=PRESETS[budget.preset],
+            model=replace(PRESETS[budget.preset], **(LARGE if arm.large else {})),
             aux=arm.aux,
             dedicated=DedicatedConfig(teacher),
+            distillation=DistillationConfig(distilled),
             data=self._data(arm),
             train=TrainConfig(
-                steps=budget.steps,
+                steps=steps,
                 lr=2e-3,
                 backbone_lr=1.0,
-                warmup=budget.steps // 20,
+                warmup=steps // 20,
                 schedule="cosine",
                 clip=5.0,
                 ema=0.99,
@@ -221,11 +241,29 @@ def table_6(bench: Bench, seed: int) -> dict[str, dict[str, float]]:
     }
 
 
+def table_of_distillation(bench: Bench, seed: int) -> dict[str, dict[str, float]]:
+    """Single, multi, universal, and a larger network's answers beside the labels."""
+    found = table_1_and_4(bench, seed)
+    del found["universal, progressive"]
+    larger = Arm(DOMAINS, BARE, large=True)
+    return found | {
+        "the larger network (multi)": bench.run("larger", seed, larger),
+        "multi + distillation": bench.run(
+            "distilled", seed, Arm(DOMAINS, BARE, distilled="larger")
+        ),
+        "universal + distillation": bench.run(
+            "universal.distilled", seed, Arm(DOMAINS, PAPER, distilled="larger")
+        ),
+    }
+
+
 TABLES: dict[str, Callable[[Bench, int], dict[str, dict[str, float]]]] = {
     "1 and 4": table_1_and_4,
     "5": table_5,
     "6": table_6,
+    "distillation": table_of_distillation,
 }
+PAPERS = [title for title in TABLES if title[0].isdigit()]
 COMPARED = {
     "1 and 4": [
         ("multi", "single"),
@@ -233,6 +271,10 @@ COMPARED = {
         ("universal, full", "universal, progressive"),
     ],
     "5": [(f"dedicated, {f:.0%} of cihp", f"finetune, {f:.0%} of cihp") for f in FRACTIONS],
+    "distillation": [
+        ("multi + distillation", "multi"),
+        ("universal + distillation", "universal, full"),
+    ],
     "6": [(b, a) for a, b in zip(list(ABLATIONS)[:-1], list(ABLATIONS)[1:], strict=True)],
 }
 
@@ -250,7 +292,12 @@ def markdown(results: Mapping[str, Scores], budget: Budget, command: str) -> str
     ]
     for title, scores in results.items():
         domains = [d for d in DOMAINS if any(d in s for by in scores.values() for s in by.values())]
-        lines += ["", f"## Table {title}", "", f"| arm | seeds | {' | '.join(domains)} |"]
+        lines += [
+            "",
+            f"## {'Table ' * title[0].isdigit()}{title}",
+            "",
+            f"| arm | seeds | {' | '.join(domains)} |",
+        ]
         lines += ["|---|---|" + "---|" * len(domains)]
         for arm, by_seed in scores.items():
             cells = [spread([s[d] for s in by_seed.values() if d in s]) for d in domains]
@@ -284,7 +331,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=PAPERS)
     parser.add_argument("--preset", default="sst-compact", choices=sorted(PRESETS))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--per-domain", type=int, default=4)

@@ -17,13 +17,17 @@ from hp_sdk.errors import ConfigError
 from hp_trainer.auxiliary import AuxConfig
 from hp_trainer.data import DataConfig
 from hp_trainer.dedicated import DedicatedConfig
+from hp_trainer.distillation import DistillationConfig
 from hp_trainer.foundation_config import FoundationConfig
 from hp_trainer.models import PRESETS, NetworkConfig, family_of
 from hp_trainer.models.sst import SSTConfig
 from hp_trainer.optimiser import OptimiserConfig
 from hp_trainer.schnet_training import SCHNetTrainConfig
 
-OWN_SECTIONS = {"sst": ("aux", "dedicated"), "schnet": ("schnet", "foundation")}
+OWN_SECTIONS = {
+    "sst": ("aux", "dedicated", "distillation"),
+    "schnet": ("schnet", "foundation"),
+}
 """Family → sections that configure its training and no other family's."""
 
 
@@ -61,7 +65,7 @@ class TrainConfig(OptimiserConfig):
     init: str = ""
     """Checkpoint whose weights the run starts from; its domains may be fewer or more."""
     init_fitting: bool = False
-    """`init` may be another network: what fits in name and shape is taken, the rest starts fresh."""
+    """`init` may be another network: what fits in name and shape is taken, the rest is new."""
     pretrained: str = ""
     """Published weights (torchvision, timm, detectron2 ResNet; Mask2Former) the network starts
     from."""
@@ -98,6 +102,8 @@ class Config:
     aux: AuxConfig = field(default_factory=AuxConfig)
     """What SST trains beside its network."""
     dedicated: DedicatedConfig = field(default_factory=DedicatedConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    """A trained network that SST learns from beside the labels."""
     schnet: SCHNetTrainConfig = field(default_factory=SCHNetTrainConfig)
     """How SCHNet is trained."""
     foundation: FoundationConfig = field(default_factory=FoundationConfig)

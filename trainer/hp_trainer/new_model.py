@@ -13,6 +13,7 @@ from hp_trainer.checkpoint import Checkpoint, read_checkpoint
 from hp_trainer.config import Config
 from hp_trainer.data import data_folder
 from hp_trainer.dedicated import open_teacher
+from hp_trainer.distillation import open_distillation
 from hp_trainer.foundation import load_foundation
 from hp_trainer.models import family_of
 from hp_trainer.models.schnet.schnet import SCHNet
@@ -56,7 +57,13 @@ def _build_sst(config: Config, domains: tuple[Domain, ...], _resumed: bool) -> B
     network: Any = config.model
     teaching = open_teacher(config.dedicated, config.aux)
     teacher = teaching and teaching[1]
-    model = SSTTraining(SST(network, domains), config.aux, teacher=teacher or None)
+    net = SST(network, domains)
+    model = SSTTraining(
+        net,
+        config.aux,
+        teacher=teacher or None,
+        distillation=open_distillation(config.distillation, net),
+    )
     if settings.pretrained:
         notes = load_pretrained(model.net, Path(settings.pretrained), trust=settings.trust)
     if teaching:

@@ -22,6 +22,7 @@ from hp_sdk.domains import Domain, admissible
 from hp_sdk.errors import ConfigError
 from hp_trainer.auxiliary import AuxConfig, Auxiliary, Pair, Semantics, domain_pairs
 from hp_trainer.dedicated import Teacher, teacher_pairs
+from hp_trainer.distillation import Distillation
 from hp_trainer.losses import (
     IGNORED,
     admissible_nll,
@@ -44,7 +45,7 @@ class SSTTraining(nn.Module):
 
     With one domain this is step 1 of dedicated training (Eq. 13a); with beta = lam = 0 it is the
     multi-dataset baseline, or finetuning; with a `teacher` it is step 2 (Eq. 13b), and its pairs
-    join every domain of the teacher with every domain of `net`.
+    join every domain of the teacher with every domain of `net`. `distillation` is not in the paper.
 
     Source: SST, arXiv:2304.04140, Eqs. (12), (13).
     """
@@ -55,12 +56,14 @@ class SSTTraining(nn.Module):
         config: AuxConfig | None = None,
         *,
         teacher: Teacher | None = None,
+        distillation: Distillation | None = None,
         **overrides: object,
     ) -> None:
         super().__init__()
         self.config = config = config or AuxConfig(**overrides)  # type: ignore[arg-type]
         self.net = net
         self.teacher = teacher
+        self.distillation = distillation
         self.domains = {domain.name: domain for domain in net.domains}
         self.pairs: tuple[Pair, ...] = ()
         if config.lam:
@@ -97,10 +100,12 @@ class SSTTraining(nn.Module):
     def losses(self, images: Tensor, labels: Labels, *, warm_up: bool = False) -> dict[str, Tensor]:
         """Normalised images (N, 3, H, W) and labels → `total` and its parts, unweighted.
 
-        Parts: `seg.<d>`, `aux.<d>`, `partial.<d>`, `dataset.<a>__<b>`, `img.<a>__<b>`.
+        Parts: `seg.<d>`, `aux.<d>`, `partial.<d>`, `dataset.<a>__<b>`, `img.<a>__<b>`,
+        `distil.<d>`.
         `warm_up` takes the regions of MSA from the labels, whatever `mask_source` says.
         """
-        features = [each.unbind() for each in self.net.features(images)]
+        found = self.net.features(images)
+        features = [each.unbind() for each in found]
         parts: dict[str, Tensor] = {}
         semantics = {name: self.aux.categories(name) for name in self.aux.msa}
         for name, (index, target) in labels.items():
@@ -118,6 +123,8 @@ class SSTTraining(nn.Module):
                 parts[f"aux.{name}"] = self._cross_entropy(aux_logits, target)
         parts |= self._partial(features[-1], labels)
         parts |= self._transfer(images, labels, semantics)
+        if self.distillation:
+            parts |= self.distillation.losses(images, self.net, found[-1])
         return {"total": self._total(parts), **parts}
 
     def _regions(
@@ -183,6 +190,7 @@ class SSTTraining(nn.Module):
             "partial": config.alpha * config.partial,
             "dataset": config.lam,
             "img": config.lam,
+            "distil": self.distillation.weight if self.distillation else 0.0,
         }
         terms = []
         for key, value in parts.items():
