@@ -93,8 +93,9 @@ def timed(runs: dict[tuple[int, str], Callable[[], object]]) -> dict[tuple[int, 
     for _ in range(ROUNDS):
         for key, run in runs.items():
             for _ in range(WARM):
-                begin = time.perf_counter()
                 run()
+            begin = time.perf_counter()
+            run()
             found[key].append(1e3 * (time.perf_counter() - begin))
     return {key: float(np.median(values)) for key, values in found.items()}
 

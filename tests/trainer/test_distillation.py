@@ -28,7 +28,7 @@ BARE = AuxConfig(alpha=1.0, beta=0.0, lam=0.0, topology="none", loss_stride=4)
 
 def network(*names: str, config: SSTConfig = TINY, seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    net = SST(config, [load_domain(name) for name in names]).eval()
+    net: Any = SST(config, [load_domain(name) for name in names]).eval()
     for head in net.heads.values():
         torch.nn.init.normal_(head.weight)
     return net

@@ -8,8 +8,7 @@ import torch
 from hp_sdk.domains import load_domain
 from hp_sdk.errors import ConfigError
 from hp_trainer.checkpoint import Checkpoint
-from hp_trainer.models import PRESETS
-from hp_trainer.models.sst import SST
+from hp_trainer.models.sst import PRESETS, SST
 from hp_trainer.new_model import load_fitting, load_weights
 from hp_trainer.training_model import SSTTraining
 

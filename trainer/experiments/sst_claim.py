@@ -8,7 +8,7 @@ tags of ccp, each on one half of its training photographs). Every arm sees the s
 images of each domain, at the same size, with the same seeds. Started again, it goes on: finished
 runs are read, an interrupted one is resumed. Results: results.json and tables.md in --output.
 
-`--tables distillation`, which is not in the paper, adds the answers of a larger network to the labels.
+`--tables distillation`, not in the paper, adds the answers of a larger network to the labels.
 """
 
 from __future__ import annotations
