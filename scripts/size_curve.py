@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,6 +52,7 @@ def main() -> None:
         for size in args.sizes:
             hw = (size, size)
             spec = input_spec({**checkpoint.input, "size_hw": list(hw)})
+            spec = replace(spec, mean=tuple(checkpoint.input["mean"]), std=checkpoint.input["std"])
             file = Path(folder) / f"{size}.onnx"
             onnx.save(to_onnx(build_graph(net, (head,), spec, hw), hw), file)
             runs |= {(size, name): opened for name, opened in runners(file, size).items()}

@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${HP_DATA:?set HP_DATA to the folder of the labelled photographs}"
 work=${1:-runs/default}
 configs=trainer/hp_trainer/configs
-size=${SIZE:-416x416}
+size=${SIZE:-352x352}
 
 hp-train $configs/bundled-low.toml --output "$work/low" --resume auto
 hp-train $configs/bundled.toml --output "$work/full" --resume auto "train.init=\"$work/low/last.pt\""
