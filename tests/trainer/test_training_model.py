@@ -10,13 +10,12 @@ from torch.nn import functional as F
 from hp_sdk.domains import Domain, load_domain
 from hp_sdk.errors import ConfigError
 from hp_trainer.auxiliary import image_pairs
-from hp_trainer.losses import lovasz_softmax
 from hp_trainer.models.auxiliary.msa import predicted_regions
 from hp_trainer.models.auxiliary.mse import associate
 from hp_trainer.models.auxiliary.mst import scr
 from hp_trainer.models.sst import SST, SSTConfig
 from hp_trainer.priors import intra_matrix, static_cross
-from hp_trainer.training_model import SSTTraining, take
+from hp_trainer.training_model import SSTTraining
 
 TINY = SSTConfig(
     backbone="tiny", width=32, encoder_layers=1, encoder_heads=4, encoder_ffn=64,
@@ -399,29 +398,3 @@ def test_word_vectors_from_a_file_replace_the_static_prior(tmp_path):
     model = training("pascal", "atr", embeddings=path)
     expected = static_cross(load_domain("atr"), load_domain("pascal"), embeddings=path)
     assert torch.equal(model.aux.mst["pascal__atr"].m_static, torch.from_numpy(expected))
-
-
-@pytest.mark.parametrize("index", [[0], [2, 0], [1, 1, 3]])
-def test_take_is_index_select_with_its_gradient(index: list[int]):
-    images = torch.randn(4, 3, 2, 2, requires_grad=True)
-    weight = torch.randn(len(index), 3, 2, 2)
-    results = []
-    for taken in (take(images.unbind(), torch.tensor(index)), images[index]):
-        images.grad = None
-        (taken * weight).sum().backward()
-        results.append((taken.detach(), images.grad))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.allclose(results[0][1], results[1][1])
-
-
-def test_the_lovasz_term_can_look_at_some_logits_only():
-    images, labels = batch({"pascal": 2})
-    dense, sparse, without = (
-        training("pascal", beta=0.0, lam=0.0, lovasz=weight, lovasz_stride=stride)
-        for weight, stride in ((1.0, 1), (1.0, 2), (0.0, 1))
-    )
-    values = [m.losses(images, labels)["seg.pascal"] for m in (dense, sparse, without)]
-    logits = sparse.net(images)["pascal"][labels["pascal"][0]]
-    wanted = lovasz_softmax(logits[:, :, 1::2, 1::2], labels["pascal"][1][:, 6::8, 6::8])
-    assert torch.allclose(values[1] - values[2], wanted, atol=1e-5)
-    assert not torch.allclose(values[0], values[1])
