@@ -46,7 +46,7 @@ from hp_trainer.paperdolls import write_dataset
 
 SIZES = {
     "sst-tiny": "128x128",
-    "sst-compact": "224x224",
+    "sst-compact": "352x352",
     "sst-r50": "512x512",
     "schnet-tiny": "64x64",
     "schnet-l": "480x480",
