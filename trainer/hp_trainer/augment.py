@@ -71,6 +71,18 @@ def augment(
     return _recolour(image, config, rng), maps
 
 
+def resized(sample: Sample, scale: float) -> Sample:
+    """Image and label maps (nearest neighbour) at `scale`."""
+    image, labels = sample
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    maps = {
+        name: np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+        for name, label in labels.items()
+    }
+    return np.asarray(cv2.resize(image, size, interpolation=way), np.uint8), maps
+
+
 def _draw_scale(
     size_hw: tuple[int, ...], config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[float, float]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError
-from hp_trainer.augment import IGNORED, Sample
+from hp_trainer.augment import IGNORED, Sample, resized
 
 MOST = 3
 """People pasted into one picture, at most."""
@@ -87,7 +87,7 @@ class CollageSet:
         person: Sample,
         rng: np.random.Generator,
     ) -> None:
-        pixels, labels = shrink_or_grow(person, _scale(person[0], image, rng))
+        pixels, labels = resized(person, _scale(person[0], image, rng))
         if rng.random() < 0.5:
             pixels = pixels[:, ::-1]
             labels = {name: self._mirrors[name].mirror(label) for name, label in labels.items()}
@@ -101,18 +101,6 @@ class CollageSet:
             maps[name][there][inside] = label[here][inside]
         for label in own.values():
             label[there][inside] = IGNORED
-
-
-def shrink_or_grow(sample: Sample, scale: float) -> Sample:
-    """Image and label maps (nearest neighbour) at `scale`."""
-    image, labels = sample
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    maps = {
-        name: np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-        for name, label in labels.items()
-    }
-    return np.asarray(cv2.resize(image, size, interpolation=way), np.uint8), maps
 
 
 def body(labels: Sequence[np.ndarray]) -> np.ndarray:

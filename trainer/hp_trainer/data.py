@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError
-from hp_trainer.augment import AugmentConfig, Sample, augment
+from hp_trainer.augment import AugmentConfig, Sample, augment, resized
 from hp_trainer.collage import CollageSet
 from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.paperdolls import paper_doll
@@ -117,16 +117,8 @@ class CachedSet:
 
 def shrink(sample: Sample, longer_px: int) -> Sample:
     """Image (area average) and labels (nearest) with the longer side at most `longer_px`."""
-    image, labels = sample
-    factor = longer_px / max(image.shape[:2])
-    if factor >= 1:
-        return sample
-    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
-    small = {
-        name: np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-        for name, label in labels.items()
-    }
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), small
+    factor = longer_px / max(sample[0].shape[:2])
+    return sample if factor >= 1 else resized(sample, factor)
 
 
 class DollSet:
