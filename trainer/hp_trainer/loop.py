@@ -21,7 +21,7 @@ from hp_trainer.interrupt import stop_between_steps
 from hp_trainer.models import new_network
 from hp_trainer.models.sst import normalise
 from hp_trainer.optimiser import autocast, average, learning_rate, set_learning_rate
-from hp_trainer.run import Run, start_run
+from hp_trainer.run import Run, memory_format, start_run
 from hp_trainer.run_log import StepLog, plot_curves
 from hp_trainer.sample_sheet import write_sample_sheet
 
@@ -93,6 +93,7 @@ def optimise(run: Run, batch: Batch) -> dict[str, float]:
     settings = run.config.train
     set_learning_rate(run.optimiser, learning_rate(settings, run.step, settings.steps))
     images = normalise(batch.images.to(run.device))
+    images = images.contiguous(memory_format=memory_format(run.config, run.device, run.world))
     labels = {
         name: (index.to(run.device), maps.to(run.device).long())
         for name, (index, maps) in batch.labels.items()

@@ -22,6 +22,7 @@ from hp_trainer.checkpoint import (
 )
 from hp_trainer.config import Config
 from hp_trainer.distributed import World, data_parallel, join_world, own_device
+from hp_trainer.gradient_layout import keep_gradient_layout
 from hp_trainer.new_model import TrainingModel, build_model
 from hp_trainer.optimiser import averaged, build_optimiser, gradient_scaler
 from hp_trainer.run_log import write_provenance
@@ -108,6 +109,7 @@ def start_run(config: Config, output: Path, resume: Path | None) -> Run:
     domains = tuple(load_domain(name) for name in config.domains)
     model, notes = build_model(config, domains, resumed=resume is not None)
     model.to(device).to(memory_format=memory_format(config, device, world))  # type: ignore[call-overload]
+    keep_gradient_layout(model)
     torch.manual_seed(settings.seed + world.rank)  # drop-path differs between processes
     run = Run(
         config=config,
