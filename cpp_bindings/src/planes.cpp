@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "hp/errors.hpp"
@@ -11,6 +12,9 @@ namespace hp {
 namespace {
 
 using std::size_t;
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+constexpr float kRounding = 1e-5F;  // More than interpolation can lose of a score, as a share of it.
 
 int stride_of(int network, int grid) {
     if (grid < 1 || grid > network) {
@@ -44,6 +48,25 @@ HP_SIMD void blend_rows(const float* upper, const float* lower, float weight, si
 HP_SIMD void add_rows(const float* upper, const float* lower, float weight, size_t count, float* out) {
     for (size_t i = 0; i < count; ++i) {
         out[i] += upper[i] * (1.0F - weight) + lower[i] * weight;
+    }
+}
+
+// Where class k is larger than the best so far; the second best follows.  A NaN is never larger.
+HP_SIMD void rank(std::int32_t k, const float* scores, size_t count, float* best, float* second,
+                  std::int32_t* winner) {
+    for (size_t i = 0; i < count; ++i) {
+        const float score = scores[i];
+        const float former = best[i];
+        const std::int32_t leader = winner[i];
+        second[i] = std::max(second[i], std::min(score, former));
+        best[i] = std::max(former, score);
+        winner[i] = score > former ? k : leader;
+    }
+}
+
+HP_SIMD void find_lead(const float* best, const float* second, size_t count, float* lead) {
+    for (size_t i = 0; i < count; ++i) {
+        lead[i] = best[i] - second[i] - kRounding * std::abs(best[i]);
     }
 }
 
@@ -96,27 +119,70 @@ const float* Planes::Grid::line(int k, int cell_y) const {
                width;
 }
 
-void Planes::Grid::bound(int k, int cell_y, const std::vector<Span>& gaps, Bounds& bounds) const {
-    const float* upper = line(k, cell_y);
-    const float* lower = line(k, y.next(cell_y));
-    for (size_t i = 0; i < gaps.size(); ++i) {
-        const int cell = x.cell(gaps[i].first);
-        const int next = x.next(cell);
-        bounds.low[i] += std::min(std::min(upper[cell], upper[next]), std::min(lower[cell], lower[next]));
-        bounds.high[i] += std::max(std::max(upper[cell], upper[next]), std::max(lower[cell], lower[next]));
+Leads Planes::Grid::leads(int cell_y) const {
+    const auto count = static_cast<size_t>(x.cells());
+    std::vector<float> best(count, kLowest);
+    std::vector<float> second(count, kLowest);
+    Leads found{std::vector<std::int32_t>(count, 0), std::vector<float>(count)};
+    for (int k = 0; k < view.classes; ++k) {
+        rank(k, line(k, cell_y), count, best.data(), second.data(), found.winner.data());
+    }
+    find_lead(best.data(), second.data(), count, found.lead.data());
+    return found;
+}
+
+// For each column of cells the class that leads by more than `margin` on both lines, or -1.
+std::vector<std::int32_t> Planes::Grid::leaders(int cell_y, float margin) const {
+    Leads upper = leads(cell_y);
+    const Leads lower = leads(y.next(cell_y));
+    for (size_t i = 0; i < upper.winner.size(); ++i) {
+        const bool agree = upper.winner[i] == lower.winner[i];
+        const bool lead = upper.lead[i] > margin && lower.lead[i] > margin;
+        upper.winner[i] = agree && lead ? upper.winner[i] : -1;
+    }
+    return upper.winner;
+}
+
+void Planes::decide(const Span& band, float margin, std::vector<std::int32_t>& winners) const {
+    for (const Grid& grid : views_) {
+        const auto leaders = grid.leaders(grid.y.cell(band.first), margin);
+        const bool is_first = &grid == views_.data();
+        winners.resize(gaps_.size());
+        for (size_t i = 0; i < gaps_.size(); ++i) {
+            const int cell = grid.x.cell(gaps_[i].first);
+            const std::int32_t left = leaders[static_cast<size_t>(cell)];
+            const std::int32_t right = leaders[static_cast<size_t>(grid.x.next(cell))];
+            winners[i] = left == right && (is_first || left == winners[i]) ? left : -1;
+        }
     }
 }
 
-void Planes::bound(int k, const Span& band, Bounds& bounds) const {
-    bounds.low.assign(gaps_.size(), 0.0F);
-    bounds.high.assign(gaps_.size(), 0.0F);
+void Planes::Grid::bound(int k, int cell_y, const Span* gaps, size_t count, bool is_first,
+                         Bounds& bounds) const {
+    const float* upper = line(k, cell_y);
+    const float* lower = line(k, y.next(cell_y));
+    for (size_t i = 0; i < count; ++i) {
+        const int cell = x.cell(gaps[i].first);
+        const int next = x.next(cell);
+        const float low = std::min(std::min(upper[cell], upper[next]), std::min(lower[cell], lower[next]));
+        const float high = std::max(std::max(upper[cell], upper[next]), std::max(lower[cell], lower[next]));
+        bounds.low[i] = is_first ? low : bounds.low[i] + low;
+        bounds.high[i] = is_first ? high : bounds.high[i] + high;
+    }
+}
+
+void Planes::bound(int k, const Span& band, const Span& gaps, Bounds& bounds) const {
+    const size_t count = gaps.count();
+    bounds.low.resize(count);
+    bounds.high.resize(count);
     for (const Grid& grid : views_) {
-        grid.bound(k, grid.y.cell(band.first), gaps_, bounds);
+        grid.bound(k, grid.y.cell(band.first), gaps_.data() + gaps.first, count, &grid == views_.data(),
+                   bounds);
     }
     if (views_.size() > 1) {
         const float share = 1.0F / static_cast<float>(views_.size());
-        scale(share, gaps_.size(), bounds.low.data());
-        scale(share, gaps_.size(), bounds.high.data());
+        scale(share, count, bounds.low.data());
+        scale(share, count, bounds.high.data());
     }
 }
 

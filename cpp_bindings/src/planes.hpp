@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "preprocess.hpp"
@@ -55,6 +56,12 @@ struct Bounds {
     std::vector<float> high;
 };
 
+// The best class in each cell of one line of a grid, and how far ahead of the second it is.
+struct Leads {
+    std::vector<std::int32_t> winner;
+    std::vector<float> lead;  // Less what interpolation may lose to rounding.
+};
+
 // The mean over all views of one photo.  Any thread may read it at any time.
 class Planes {
 public:
@@ -68,8 +75,11 @@ public:
     // Columns likewise.
     const std::vector<Span>& gaps() const { return gaps_; }
 
+    // For each gap the class that is more than `margin` ahead of all others in every pixel of the band,
+    // or -1 where that is not plain: a class ahead at the four corners is ahead between them.
+    void decide(const Span& band, float margin, std::vector<std::int32_t>& winners) const;
     // An interpolated value lies between the smallest and the largest of its four corners.
-    void bound(int k, const Span& band, Bounds& bounds) const;
+    void bound(int k, const Span& band, const Span& gaps, Bounds& bounds) const;
 
     // Floats that across() writes for so many columns.
     std::size_t lines_size(std::size_t columns) const { return 2 * columns * views_.size(); }
@@ -85,7 +95,10 @@ private:
         Axis x;
 
         const float* line(int k, int cell_y) const;
-        void bound(int k, int cell_y, const std::vector<Span>& gaps, Bounds& bounds) const;
+        Leads leads(int cell_y) const;
+        std::vector<std::int32_t> leaders(int cell_y, float margin) const;
+        void bound(int k, int cell_y, const Span* gaps, std::size_t count, bool is_first,
+                   Bounds& bounds) const;
         void blend(const float* cells, const Span* gaps, std::size_t count, float* out) const;
     };
 

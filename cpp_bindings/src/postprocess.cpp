@@ -73,46 +73,36 @@ HP_SIMD void invert(size_t count, float* values) {
     }
 }
 
-// Which classes could win, or matter for the confidence, in each gap of one band.
+// Who wins each gap of one band, or which classes could, or matter for the confidence.
 class Contenders {
 public:
-    Contenders(const Planes& planes, float margin)
-        : planes_(planes),
-          margin_(margin),
-          gaps_(planes.gaps().size()),
-          high_(static_cast<size_t>(planes.classes()) * gaps_) {}
+    Contenders(const Planes& planes, float margin) : planes_(planes), margin_(margin) {}
 
     void find(const Span& band) {
-        at_least_.assign(gaps_, -std::numeric_limits<float>::infinity());
+        band_ = band;
+        planes_.decide(band, margin_, winners_);
+    }
+
+    // Nobody contends with this class; -1 where somebody might.
+    int winner(int gap) const { return winners_[static_cast<size_t>(gap)]; }
+
+    // Of all gaps in a span, ascending.
+    void of(const Span& gaps, std::vector<int>& classes) {
+        const size_t count = gaps.count();
+        at_least_.assign(count, -std::numeric_limits<float>::infinity());
+        high_.resize(std::max(high_.size(), static_cast<size_t>(planes_.classes()) * count));
         for (int k = 0; k < planes_.classes(); ++k) {
-            planes_.bound(k, band, bounds_);
-            std::copy(bounds_.high.begin(), bounds_.high.end(), high_of(k));
-            for (size_t i = 0; i < gaps_; ++i) {
+            planes_.bound(k, band_, gaps, bounds_);
+            std::copy(bounds_.high.begin(), bounds_.high.end(),
+                      high_.data() + static_cast<size_t>(k) * count);
+            for (size_t i = 0; i < count; ++i) {
                 at_least_[i] = std::max(at_least_[i], bounds_.low[i]);
             }
         }
-        count_.assign(gaps_, 0);
-        last_.assign(gaps_, 0);
-        for (int k = 0; k < planes_.classes(); ++k) {
-            const float* high = high_of(k);
-            for (size_t i = 0; i < gaps_; ++i) {
-                const bool can_win = high[i] >= at_least_[i] - margin_;
-                count_[i] += can_win;
-                last_[i] = can_win ? k : last_[i];
-            }
-        }
-    }
-
-    // Nobody contends with class last(gap).
-    bool is_decided(size_t gap) const { return count_[gap] < 2; }
-    int last(size_t gap) const { return last_[gap]; }
-
-    // Of all gaps in a span, ascending.
-    void of(const Span& gaps, std::vector<int>& classes) const {
         classes.clear();
         for (int k = 0; k < planes_.classes(); ++k) {
-            const float* high = high_.data() + static_cast<size_t>(k) * gaps_;
-            for (auto i = static_cast<size_t>(gaps.first); i < static_cast<size_t>(gaps.last); ++i) {
+            const float* high = high_.data() + static_cast<size_t>(k) * count;
+            for (size_t i = 0; i < count; ++i) {
                 if (high[i] >= at_least_[i] - margin_) {
                     classes.push_back(k);
                     break;
@@ -122,15 +112,12 @@ public:
     }
 
 private:
-    float* high_of(int k) { return high_.data() + static_cast<size_t>(k) * gaps_; }
-
     const Planes& planes_;
     float margin_;
-    size_t gaps_;
-    std::vector<float> high_;  // (classes, gaps)
+    Span band_{0, 0};
+    std::vector<std::int32_t> winners_;
+    std::vector<float> high_;  // (classes, gaps of a span)
     std::vector<float> at_least_;
-    std::vector<std::int32_t> count_;
-    std::vector<std::int32_t> last_;
     Bounds bounds_;
 };
 
@@ -158,7 +145,7 @@ public:
         for (int first = 0; first < gaps;) {
             const Span tile{first, tile_end(first)};
             if (is_decided(first)) {
-                fill(band, columns_of(tile), contenders_.last(static_cast<size_t>(first)));
+                fill(band, columns_of(tile), contenders_.winner(first));
             } else {
                 compete(band, tile);
             }
@@ -167,9 +154,7 @@ public:
     }
 
 private:
-    bool is_decided(int gap) const {
-        return !target_.wants_scores() && contenders_.is_decided(static_cast<size_t>(gap));
-    }
+    bool is_decided(int gap) const { return !target_.wants_scores() && contenders_.winner(gap) >= 0; }
 
     Span columns_of(const Span& gaps) const {
         return {planes_.gaps()[static_cast<size_t>(gaps.first)].first,
@@ -179,11 +164,11 @@ private:
     // Neighbours with the same single winner are one tile, contested ones up to a width.
     int tile_end(int first) const {
         const auto gaps = static_cast<int>(planes_.gaps().size());
-        const int winner = contenders_.last(static_cast<size_t>(first));
+        const int winner = contenders_.winner(first);
         const bool decided = is_decided(first);
         int last = first + 1;
         while (last < gaps && is_decided(last) == decided &&
-               (decided ? contenders_.last(static_cast<size_t>(last)) == winner
+               (decided ? contenders_.winner(last) == winner
                         : columns_of({first, last + 1}).count() <= kTileWidth)) {
             ++last;
         }

@@ -166,20 +166,50 @@ HP_SIMD void to_floats(const uint8_t* bytes, size_t count, float* out) {
     }
 }
 
+// The covers of all columns in step: each has as many shares as the longest, the last ones 0.
+struct Columns {
+    explicit Columns(const std::vector<Cover>& covers) : sources(covers.size()) {
+        for (const Cover& cover : covers) {
+            taps = std::max(taps, cover.shares.size());
+        }
+        shares.assign(covers.size() * taps, 0.0F);
+        for (size_t i = 0; i < covers.size(); ++i) {
+            sources[i] = static_cast<size_t>(covers[i].source) * kChannels;
+            std::copy(covers[i].shares.begin(), covers[i].shares.end(), shares.data() + i * taps);
+        }
+    }
+
+    size_t taps = 0;
+    std::vector<size_t> sources;
+    std::vector<float> shares;
+};
+
 // Each pixel is read and written with the first colour of the next one; what is written too much is
 // written again.
-void sum_columns(const float* row, const std::vector<Cover>& columns, float* out) {
-    for (const Cover& cover : columns) {
-        const float* pixel = row + static_cast<size_t>(cover.source) * kChannels;
+template <size_t kTaps>
+void sum_columns(const float* row, const Columns& columns, size_t taps, float* out) {
+    const size_t count = kTaps != 0 ? kTaps : taps;  // A constant, which unrolls the loop, or not.
+    const float* shares = columns.shares.data();
+    for (const size_t source : columns.sources) {
+        const float* pixel = row + source;
         Lanes sum = {};
-        for (const float share : cover.shares) {
+        for (size_t i = 0; i < count; ++i) {
             Lanes colours;
-            std::memcpy(&colours, pixel, sizeof colours);
-            sum += colours * share;
-            pixel += kChannels;
+            std::memcpy(&colours, pixel + i * kChannels, sizeof colours);
+            sum += colours * shares[i];
         }
         std::memcpy(out, &sum, sizeof sum);
         out += kChannels;
+        shares += count;
+    }
+}
+
+void sum_columns(const float* row, const Columns& columns, float* out) {
+    switch (columns.taps) {
+        case 2: return sum_columns<2>(row, columns, 2, out);
+        case 3: return sum_columns<3>(row, columns, 3, out);
+        case 4: return sum_columns<4>(row, columns, 4, out);
+        default: return sum_columns<0>(row, columns, columns.taps, out);
     }
 }
 
@@ -198,11 +228,11 @@ HP_SIMD void write_bytes(const float* values, size_t count, uint8_t* out) {
 // Writes row after row of the target, in memory that it keeps.
 class AreaRows {
 public:
-    AreaRows(const Canvas& target, const Rgb& source, const std::vector<Cover>& columns)
+    AreaRows(const Canvas& target, const Rgb& source, const Columns& columns)
         : target_(target),
           source_(source),
           columns_(columns),
-          floats_(static_cast<size_t>(source.size.width) * kChannels + kLanes),
+          floats_((static_cast<size_t>(source.size.width) + columns.taps) * kChannels + kLanes),
           row_(count() + kLanes),
           sum_(count()) {}
 
@@ -229,7 +259,7 @@ private:
 
     const Canvas& target_;
     const Rgb& source_;
-    const std::vector<Cover>& columns_;
+    const Columns& columns_;
     int known_ = -1;
     std::vector<float> floats_;
     std::vector<float> row_;  // Of the source, as wide as the target.
@@ -237,7 +267,7 @@ private:
 };
 
 void resize_area(const Canvas& target, const Rgb& source, int threads) {
-    const auto columns = covers(source.size.width, target.size.width);
+    const Columns columns(covers(source.size.width, target.size.width));
     const auto rows = covers(source.size.height, target.size.height);
     const auto pixels = static_cast<size_t>(source.size.height) * static_cast<size_t>(source.size.width);
     share(rows.size(), pixels < kPixelsWorthThreads ? 1 : threads, [&] {

@@ -117,6 +117,18 @@ def test_labels_and_confidence_are_those_of_numpy(both, resize, stride, smooth):
 
 
 @pytest.mark.cpp
+@pytest.mark.parametrize("hair", [0, 1e-6, -1e-6], ids=["level", "ahead", "behind"])
+def test_classes_a_hair_apart_are_told_apart_as_in_numpy(both, hair):
+    geometry = plan((150, 97), InputSpec(size_hw=(64, 96)))
+    scores = scores_of(geometry, classes=6)
+    twice = np.concatenate([scores, scores + np.float32(hair) * np.abs(scores)])
+    assert_same(both, [View(twice, geometry)])
+    if hair == 0:
+        for labels in both(lambda: merged_labels([View(twice, geometry)])):
+            assert labels.max() < len(scores)  # a tie goes to the lower id
+
+
+@pytest.mark.cpp
 def test_mirrored_and_several_views_are_averaged_as_in_numpy(both):
     spec = InputSpec(size_hw=(64, 96))
     for size_hw in SIZES:
