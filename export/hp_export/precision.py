@@ -31,8 +31,9 @@ _SMALL = 256
 """Tensors of fewer elements (biases, norms, shapes) are not worth a cast."""
 _SOME = 8
 """Photographs on which ranges are measured for fp16."""
-_RESERVE = 0.002
-"""What int8 must reach above the tolerance while layers are chosen."""
+_RESERVE = 0.012
+"""What int8 must reach above the tolerance while layers are chosen: on other photographs than those
+it loses some, 0.013 on the bundled model."""
 REFUSED = {
     "bf16": "ONNX convolutions take bfloat16 from opset 22 on, where GridSample is misread, and "
     "ONNX Runtime has no bfloat16 product on the CPU to verify it; export fp32 and open it with "

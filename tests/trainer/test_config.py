@@ -26,6 +26,21 @@ def test_overrides_replace_values_by_path(tmp_path: Path):
     assert (config.train.steps, config.train.amp, config.model.width) == (7, "bf16", 64)
 
 
+def test_an_override_names_a_place_in_a_list(tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text('domains = ["cihp"]\n[[data.sets]]\nroot = "a"\n[[data.sets]]\nroot = "b"\n')
+    config = load_config(path, ["data.sets.1.weight=1.5", "data.sets.0.root=c"])
+    assert [(each.root, each.weight) for each in config.data.sets] == [("c", 1.0), ("b", 1.5)]
+    for wrong, told in (
+        ("data.sets.2.weight=1", "2 is no place in a list of 2"),
+        ("data.sets.first.weight=1", "first is no place"),
+        ("data.sets.1=b", "names no setting"),
+        ("data.sets.1.root.x=b", "root is not a section"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            load_config(path, [wrong])
+
+
 def test_a_preset_is_the_base_of_the_model_settings():
     config = parse_config({"domains": ["atr"], "preset": "sst-tiny", "model": {"width": 64}})
     assert isinstance(config.model, SSTConfig)

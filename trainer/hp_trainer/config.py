@@ -118,7 +118,7 @@ class Config:
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML file and apply `a.b=c` overrides.
+    """Read a TOML file and apply `a.b=c` overrides; `a.0.b=c` names the first of a list.
 
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or value.
@@ -166,13 +166,29 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r} is not of the form section.key=value")
     *sections, key = path.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"override {override!r}: {section} is not a section")
+        values = _section(values, section, override)
+    if isinstance(values, list):
+        raise ConfigError(f"override {override!r} names no setting; add one, as in .{key}.weight")
     try:
         values[key] = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         values[key] = text
+
+
+def _section(values: dict[str, Any] | list[Any], name: str, override: str) -> Any:
+    """The part of a table, or of a list by its place from 0, that an override names."""
+    if isinstance(values, dict):
+        found = values.setdefault(name, {})
+    elif name.isdecimal() and int(name) < len(values):
+        found = values[int(name)]
+    else:
+        raise ConfigError(
+            f"override {override!r}: {name} is no place in a list of {len(values)}; "
+            "places count from 0"
+        )
+    if not isinstance(found, dict | list):
+        raise ConfigError(f"override {override!r}: {name} is not a section")
+    return found
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hp_sdk.domains import Domain, coarse_to_fine
 from hp_sdk.errors import ConfigError
 from hp_trainer.auxiliary import AuxConfig, Auxiliary, Pair, Semantics
 from hp_trainer.checkpoint import Checkpoint, build_from_checkpoint, read_checkpoint
+from hp_trainer.frozen import Frozen
 from hp_trainer.models.auxiliary.msa import predicted_regions
 from hp_trainer.models.sst import SST
 
@@ -44,19 +45,13 @@ class DedicatedConfig:
             )
 
 
-class Teacher(nn.Module):
-    """Frozen network, MSA and MSE of step 1. Always in eval mode, never trained, never saved."""
+class Teacher(Frozen):
+    """Frozen network, MSA and MSE of step 1; never saved."""
 
     def __init__(self, net: SST, aux: Auxiliary, *, inputs: str = "target") -> None:
         super().__init__()
         self.net, self.aux, self.inputs = net, aux, inputs
-        self.requires_grad_(requires_grad=False)
-        self.train(mode=False)
-
-    def train(self, mode: bool = True) -> Teacher:  # noqa: FBT001, FBT002 (nn.Module's signature)
-        """Stay in eval mode whatever the model around it does."""
-        del mode
-        return super().train(mode=False)
+        self.freeze()
 
     @torch.no_grad()
     def look_at(

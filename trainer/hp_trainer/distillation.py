@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from hp_sdk.errors import ConfigError
 from hp_trainer.checkpoint import build_from_checkpoint, read_checkpoint
+from hp_trainer.frozen import Frozen
 from hp_trainer.models.sst import SST
 
 
@@ -43,19 +43,13 @@ class DistillationConfig:
                 )
 
 
-class Distillation(nn.Module):
-    """The frozen teacher and the loss on its answers. Always in eval mode, never saved."""
+class Distillation(Frozen):
+    """The frozen teacher and the loss on its answers; never saved."""
 
     def __init__(self, teacher: SST, *, weight: float = 1.0, temperature: float = 2.0) -> None:
         super().__init__()
         self.teacher, self.weight, self.temperature = teacher, weight, temperature
-        self.requires_grad_(requires_grad=False)
-        self.train(mode=False)
-
-    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 (nn.Module's signature)
-        """Stay in eval mode whatever the model around it does."""
-        del mode
-        return super().train(mode=False)
+        self.freeze()
 
     def losses(self, images: Tensor, student: SST, finest: Tensor) -> dict[str, Tensor]:
         """`distil.<d>` for every head that both have.
