@@ -205,14 +205,20 @@ Scores = dict[str, BySeed]
 
 def table_1_and_4(bench: Bench, seed: int) -> dict[str, dict[str, float]]:
     """Single, multi, universal over all pairs, universal along the chain."""
+    chain = Arm(DOMAINS, replace(PAPER, topology="progressive"))
+    return {
+        **_single_multi_universal(bench, seed),
+        "universal, progressive": bench.run("progressive", seed, chain),
+    }
+
+
+def _single_multi_universal(bench: Bench, seed: int) -> dict[str, dict[str, float]]:
     single: dict[str, float] = {}
     for domain in DOMAINS:
         single |= bench.run(f"single.{domain}", seed, Arm([domain], BARE))
-    chain = Arm(DOMAINS, replace(PAPER, topology="progressive"))
     return {
         "single": single,
         "multi": bench.run("multi", seed, Arm(DOMAINS, BARE)),
-        "universal, progressive": bench.run("progressive", seed, chain),
         "universal, full": bench.run("universal", seed, Arm(DOMAINS, PAPER)),
     }
 
@@ -243,10 +249,9 @@ def table_6(bench: Bench, seed: int) -> dict[str, dict[str, float]]:
 
 def table_of_distillation(bench: Bench, seed: int) -> dict[str, dict[str, float]]:
     """Single, multi, universal, and a larger network's answers beside the labels."""
-    found = table_1_and_4(bench, seed)
-    del found["universal, progressive"]
     larger = Arm(DOMAINS, BARE, large=True)
-    return found | {
+    return {
+        **_single_multi_universal(bench, seed),
         "the larger network (multi)": bench.run("larger", seed, larger),
         "multi + distillation": bench.run(
             "distilled", seed, Arm(DOMAINS, BARE, distilled="larger")
