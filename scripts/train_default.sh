@@ -22,7 +22,7 @@ hp-train $configs/bundled-lean.toml --output "$work/large" --resume auto "train.
     data.augment.person_crop=0.5 'train.input_hw=[416,416]' train.eval_every=0
 # longer, with more pasted people (data.sets.2) and more weight on what the labels of other domains admit
 hp-train $configs/bundled-lean.toml --output "$work/longer" --resume auto "train.init=\"$work/large/last.pt\"" train.seed=6 \
-    train.steps=8000 train.lr=1.2e-3 train.schedule=cosine 'data.augment.crop_hw=[288,288]' data.augment.nominal_px=400 \
+    train.steps=6500 train.lr=1.2e-3 train.schedule=cosine 'data.augment.crop_hw=[288,288]' data.augment.nominal_px=400 \
     data.augment.person_crop=0.5 train.eval_every=0 aux.partial=0.5 data.sets.2.weight=1.3
 python scripts/adjust_background.py "$work/longer/last.pt" -o "$work/adjusted.pt" --size "$size" --json "$work/shifts.json" \
     --list "$HP_DATA/pascal_person_part:pascal:labels:train:400" --list "$HP_DATA/ccp:cihp:labels_cihp:train:80" \
