@@ -24,7 +24,12 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "config", help=f"TOML file or a shipped configuration: {', '.join(shipped_configs())}"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="change a setting")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key.sub=value",
+        help="change a setting; data.sets.0.weight=2 names the first set",
+    )
     parser.add_argument("--output", type=Path, help="run folder (default runs/<config name>)")
     parser.add_argument(
         "--resume", help="`auto` (the run folder's last.pt, if any) or a checkpoint"
