@@ -23,7 +23,7 @@ INTENDED = (
     "fill a good part of the picture."
 )
 LIMITS = (
-    "A small network trained from scratch, for four hours on two CPU cores, on a few thousand "
+    "A small network trained from scratch, for six hours on two CPU cores, on a few thousand "
     "photographs; a start, not a finished model. Person IoU is far lower on photographs of several "
     "people in any pose (pascal) than on one standing person (ccp), see the scores. What 42 "
     "photographs looked at one by one show: people who are small (below a fifth of the picture), "

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hp_export.memory import keep_freed_memory
 from hp_sdk.cli import new_parser, run_command
 from hp_sdk.errors import ConfigError
 from hp_sdk.files import write_bytes
@@ -37,6 +38,8 @@ FORMATS = ("onnx", "tensorrt", "tensorrt-rtx")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of hp-export."""
+    if argv is None:  # the process is ours
+        keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     action = arguments[0] if arguments else ""
     if action in ACTIONS:

@@ -23,9 +23,15 @@ def probe_images(size_hw: tuple[int, int]) -> dict[str, Pixels]:
         "blocks": blocks(size_hw),
         "noise": noise(size_hw),
         "gradient": gradient(size_hw),
-        "black": np.zeros((*size_hw, 3), np.uint8),
-        "white": np.full((*size_hw, 3), 255, np.uint8),
+        "flat": flat(size_hw),
     }
+
+
+def flat(size_hw: tuple[int, int]) -> Pixels:
+    """Black above, white below."""
+    picture = np.zeros((*size_hw, 3), np.uint8)
+    picture[size_hw[0] // 2 :] = 255
+    return picture
 
 
 def noise(size_hw: tuple[int, int]) -> Pixels:
