@@ -12,8 +12,8 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Let malloc keep what is freed, so that the next large tensor meets no page faults.
 
-    Takes a tenth of the time from an export of `sst-r50` at 512² and adds a tenth to its memory.
-    False where the C library has no such setting.
+    In one run each, an export of `sst-r50` at 512² took 94 instead of 99 s, and 3.3 instead of
+    3.0 GB. False where the C library has no such setting.
     """
     if not sys.platform.startswith("linux"):
         return False
