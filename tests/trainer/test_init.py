@@ -47,3 +47,14 @@ def test_a_checkpoint_of_which_nothing_fits_is_refused():
     strange = Checkpoint("sst", {}, (PASCAL,), {"x": torch.zeros(1)})
     with pytest.raises(ConfigError, match="no tensor fits"):
         load_fitting(model(), strange)
+
+
+@torch.inference_mode()
+def test_a_deeper_network_begins_with_what_the_shallower_one_knew():
+    shallow = model(PRESETS["sst-compact"], seed=1)
+    deep = model(replace(PRESETS["sst-compact"], backbone="compact-deep"))
+    load_fitting(deep, checkpoint_of(shallow))
+    image = torch.randn(1, 3, 64, 64)
+    assert len(deep.net.backbone.layer3) == 2 + len(shallow.net.backbone.layer3)
+    given, expected = (each.net.eval()(image)["pascal"] for each in (deep, shallow))
+    assert torch.allclose(given, expected, atol=1e-6)

@@ -71,11 +71,11 @@ def augment(
     return _recolour(image, config, rng), maps
 
 
-def resized(sample: Sample, scale: float) -> Sample:
-    """Image and label maps (nearest neighbour) at `scale`."""
+def resized(sample: Sample, size_hw: tuple[int, int]) -> Sample:
+    """Image (area average where it shrinks) and label maps (nearest neighbour) at another size."""
     image, labels = sample
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    size = size_hw[::-1]
+    way = cv2.INTER_AREA if size_hw[0] < image.shape[0] else cv2.INTER_LINEAR
     maps = {
         name: np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
         for name, label in labels.items()

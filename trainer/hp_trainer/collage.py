@@ -13,6 +13,7 @@ Source: Simple Copy-Paste, arXiv:2012.07177, Section 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -87,18 +88,18 @@ class CollageSet:
         person: Sample,
         rng: np.random.Generator,
     ) -> None:
-        pixels, labels = resized(person, _scale(person[0], image, rng))
-        if rng.random() < 0.5:
+        scale, mirrored = _scale(person[0], image, rng), bool(rng.random() < 0.5)
+        there, (pixels, labels) = _seen(person, scale, image, rng, mirrored=mirrored)
+        if mirrored:
             pixels = pixels[:, ::-1]
             labels = {name: self._mirrors[name].mirror(label) for name, label in labels.items()}
-        there, here = _overlap(pixels.shape[:2], image.shape[:2], rng)
-        alpha = cv2.blur(body(list(labels.values())).astype(np.float32), (3, 3))[here]
+        alpha = cv2.blur(body(list(labels.values())).astype(np.float32), (3, 3))
         gain = np.float32(1 + rng.uniform(-GAIN, GAIN))
-        mixed = image[there] + alpha[..., None] * (pixels[here] * gain - image[there])
+        mixed = image[there] + alpha[..., None] * (pixels * gain - image[there])
         image[there] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
         inside = alpha >= 0.5
         for name, label in labels.items():
-            maps[name][there][inside] = label[here][inside]
+            maps[name][there][inside] = label[inside]
         for label in own.values():
             label[there][inside] = IGNORED
 
@@ -114,6 +115,28 @@ def body(labels: Sequence[np.ndarray]) -> np.ndarray:
 def _scale(person: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> float:
     low, high = np.log(HEIGHT)
     return float(np.exp(rng.uniform(low, high))) * place.shape[0] / person.shape[0]
+
+
+def _seen(
+    person: Sample, scale: float, place: np.ndarray, rng: np.random.Generator, *, mirrored: bool
+) -> tuple[tuple[slice, slice], Sample]:
+    """Where the scaled person comes to lie in the place, and the part of it that shows there.
+
+    Only that part is resized: most of an enlarged person lies outside. Of a person that will be
+    `mirrored` it is the part on the other side.
+    """
+    image, labels = person
+    h, w = image.shape[:2]
+    there, (rows, columns) = _overlap((round(h * scale), round(w * scale)), place.shape[:2], rng)
+    first, last = columns.start / scale, columns.stop / scale
+    if mirrored:
+        first, last = w - last, w - first
+    part = (
+        slice(int(rows.start / scale), math.ceil(rows.stop / scale)),
+        slice(max(0, int(first)), math.ceil(last)),
+    )
+    cut: Sample = (image[part], {name: label[part] for name, label in labels.items()})
+    return there, resized(cut, (rows.stop - rows.start, columns.stop - columns.start))
 
 
 def _overlap(

@@ -38,7 +38,8 @@ class SetConfig:
     root: str = ""
     """Folder of the photographs and labels; empty for paper dolls."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Domain → folder of its label PNGs; `labels` in a published layout. `pascal_m2fp` for labels
+    """Domain → folder of its label PNGs, in `root` or anywhere; `labels` in a published layout.
+    `pascal_m2fp` for labels
     in M2FP's order of classes, which are used as `pascal`."""
     split: str = "train"
     layout: str = "auto"
@@ -117,8 +118,11 @@ class CachedSet:
 
 def shrink(sample: Sample, longer_px: int) -> Sample:
     """Image (area average) and labels (nearest) with the longer side at most `longer_px`."""
-    factor = longer_px / max(sample[0].shape[:2])
-    return sample if factor >= 1 else resized(sample, factor)
+    h, w = sample[0].shape[:2]
+    factor = longer_px / max(h, w)
+    if factor >= 1:
+        return sample
+    return resized(sample, (max(1, round(h * factor)), max(1, round(w * factor))))
 
 
 class DollSet:
@@ -205,7 +209,8 @@ def _open_set(entry: SetConfig, domains: Sequence[str], known: Sequence[Domain])
         return DollSet(entry.dolls, entry.size_hw, domains)
     options = PhotoOptions(entry.layout, entry.decode_colors, entry.full_check, tuple(known))
     root = data_folder(entry.root)
-    photos: SampleSet = PhotoSet(root, entry.labels, entry.split, entry.limit, options)
+    labels = {domain: str(data_folder(folder)) for domain, folder in entry.labels.items()}
+    photos: SampleSet = PhotoSet(root, labels, entry.split, entry.limit, options)
     if entry.cache_px:
         photos = CachedSet(photos, entry.cache_px)
     if entry.onto is None:

@@ -16,6 +16,7 @@ from hp_trainer.dedicated import open_teacher
 from hp_trainer.distillation import open_distillation
 from hp_trainer.foundation import load_foundation
 from hp_trainer.models import family_of
+from hp_trainer.models.backbone import BasicBlock, Bottleneck, start_as_identity
 from hp_trainer.models.schnet.schnet import SCHNet
 from hp_trainer.models.sst import SST
 from hp_trainer.schnet_training import SCHNetTraining
@@ -137,6 +138,9 @@ def load_weights(model: TrainingModel, checkpoint: Checkpoint, *, key: str = "tr
 def load_fitting(model: TrainingModel, checkpoint: Checkpoint) -> str:
     """Take the weights that fit in name and shape from another network; says how many did.
 
+    Residual blocks of which it has nothing start as identities, so that a deeper network begins
+    with what the other one knew.
+
     Raises:
         ConfigError: none fits.
     """
@@ -145,6 +149,10 @@ def load_fitting(model: TrainingModel, checkpoint: Checkpoint) -> str:
     if not fitting:
         raise ConfigError("train.init holds a network of which no tensor fits this one")
     model.net.load_state_dict(fitting, strict=False)
+    for name, block in model.net.named_modules():
+        residual = isinstance(block, BasicBlock | Bottleneck) and block.downsample is None
+        if residual and not any(key.startswith(f"{name}.") for key in fitting):
+            start_as_identity(block)
     new = [key for key in own if key not in fitting]
     shown = f", first {new[0]}" if new else ""
     return f"train.init: {len(fitting)} of {len(own)} tensors fit; {len(new)} start fresh{shown}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hp_sdk.errors import ConfigError
+from hp_trainer.muon import Muon
 
-OPTIMISERS = ("adamw", "sgd")
+OPTIMISERS = ("adamw", "sgd", "muon")
 SCHEDULES = ("step", "cosine", "poly")
 NOT_DECAYED = (
     ".x0", ".level_embed", ".relative_bias",
@@ -29,7 +31,8 @@ class OptimiserConfig:
     backbone_lr: float = 0.1
     """Factor on `lr` for the backbone (1 when trained from scratch)."""
     optimiser: str = "adamw"
-    """`adamw`, or `sgd` with momentum 0.9 as Graphonomy uses it (register A16)."""
+    """`adamw`, `sgd` with momentum 0.9 as Graphonomy uses it (register A16), or `muon` (not in the
+    papers: `hp_trainer.muon`)."""
     weight_decay: float = 0.05
     warmup: int = 0
     warmup_ratio: float = 0.0
@@ -59,25 +62,38 @@ def build_optimiser(model: nn.Module, settings: OptimiserConfig) -> torch.optim.
     groups = [
         {
             "params": parameters,
-            "weight_decay": settings.weight_decay if decays else 0.0,
-            "factor": settings.backbone_lr if backbone else 1.0,
+            "weight_decay": settings.weight_decay if kind.decays else 0.0,
+            "factor": settings.backbone_lr if kind.backbone else 1.0,
+            "orthogonal": kind.hidden,
         }
-        for (backbone, decays), parameters in _groups(model.named_parameters()).items()
+        for kind, parameters in _groups(model.named_parameters(), settings.optimiser).items()
     ]
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=settings.lr)
+    return {"adamw": torch.optim.AdamW, "muon": Muon}[settings.optimiser](groups, lr=settings.lr)
+
+
+class _Kind(NamedTuple):
+    """What is common to the parameters of a group."""
+
+    backbone: bool
+    decays: bool
+    hidden: bool
+    """For Muon: a matrix between two layers, not the first convolution and no head."""
 
 
 def _groups(
-    named: Iterable[tuple[str, nn.Parameter]],
-) -> dict[tuple[bool, bool], list[nn.Parameter]]:
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    named: Iterable[tuple[str, nn.Parameter]], optimiser: str
+) -> dict[_Kind, list[nn.Parameter]]:
+    groups: dict[_Kind, list[nn.Parameter]] = {}
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and not name.endswith(NOT_DECAYED)
-        groups.setdefault((name.startswith("net.backbone."), decays), []).append(parameter)
+        first = parameter.ndim == 4 and parameter.shape[1] == 3
+        hidden = optimiser == "muon" and decays and not first and ".heads." not in name
+        kind = _Kind(name.startswith("net.backbone."), decays, hidden)
+        groups.setdefault(kind, []).append(parameter)
     return groups
 
 

@@ -3,12 +3,13 @@
 image (N, 3, H, W) ─ conv1 ─ bn1 ─ relu ─ maxpool ─ layer1 ─ layer2 ─ layer3 ─ layer4
                                                       C2        C3       C4       C5
 resnet50 / resnet101: bottlenecks with the stride in their 3×3 convolution.
-compact / tiny: basic blocks, small enough to be trained from scratch on a CPU.
+compact, compact-deep, tiny: basic blocks, small enough to be trained from scratch on a CPU.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ BACKBONES: dict[str, ResNetSpec] = {
     "resnet50": ResNetSpec("bottleneck", (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet101": ResNetSpec("bottleneck", (3, 4, 23, 3), (64, 128, 256, 512)),
     "compact": ResNetSpec("basic", (1, 2, 2, 2), (32, 64, 128, 256), 3, 32),
+    "compact-deep": ResNetSpec("basic", (1, 2, 4, 2), (32, 64, 128, 256), 3, 32),
     "tiny": ResNetSpec("basic", (1, 1, 1, 1), (8, 16, 24, 32), 3, 8),
 }
 
@@ -99,6 +101,15 @@ class Bottleneck(nn.Module):
         y = torch.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def start_as_identity(block: BasicBlock | Bottleneck) -> None:
+    """Silence the branch of a block, so that it passes on what it gets until it has learned.
+
+    The scale of the last norm becomes 0; what comes in is positive, so the ReLU keeps it.
+    """
+    last = block.bn2 if isinstance(block, BasicBlock) else block.bn3
+    nn.init.zeros_(cast("Tensor", last.weight))
 
 
 def _shortcut(inputs: int, outputs: int, stride: int, norm: type[nn.Module]) -> nn.Module | None:

@@ -47,7 +47,7 @@ class SSTConfig:
     """Shape of the network; the defaults are `sst-r50` (spec §2.2 to §2.4)."""
 
     backbone: str = "resnet50"
-    """resnet50, resnet101, compact or tiny."""
+    """resnet50, resnet101, compact, compact-deep or tiny."""
     backbone_norm: str = "frozen"
     """`frozen` batch statistics (needs pretrained weights) or `train`."""
     width: int = 256

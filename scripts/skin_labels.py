@@ -1,0 +1,62 @@
+"""Write weak labels of bare skin for photographs that are labelled in PASCAL's body parts.
+
+    python scripts/skin_labels.py --from DATA/ccp --to DATA/pascal_person_part -o OUT
+
+The colours are learned from the `train` photographs of --from (labels in `ccp`), the labels are
+written for those of --to (labels in `pascal`): OUT/<id>.png, `skin` of ccp or 255. See
+hp_trainer.skin.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from hp_sdk.domains import load_domain
+from hp_sdk.files import write_bytes
+from hp_trainer.augment import IGNORED
+from hp_trainer.layouts import PhotoSet
+from hp_trainer.skin import colour_evidence, skin_labels
+
+CCP, PASCAL = load_domain("ccp"), load_domain("pascal")
+SKIN = CCP.index("skin")
+NEITHER = (0, IGNORED, SKIN, *CCP.indices("hair"))
+"""What is no garment."""
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--from", dest="source", type=Path, required=True)
+    parser.add_argument("--to", dest="target", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    evidence = colour_evidence(garments(args.source))
+    photos = PhotoSet(args.target, {"pascal": "labels"}, "train")
+    args.output.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for index in tqdm(range(len(photos)), unit="photo", disable=None):
+        image, labels = photos.load(index, rng)
+        parts = np.where(labels["pascal"] == PASCAL.index("torso"), 0, labels["pascal"])
+        parts[parts == IGNORED] = 0
+        found = skin_labels(image, parts, evidence, skin_id=SKIN)
+        png = cv2.imencode(".png", found)[1].tobytes()
+        write_bytes(args.output / f"{photos.ids[index]}.png", png)
+
+
+def garments(root: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Photographs of a set labelled in `ccp`, with where they show skin and where garments."""
+    photos = PhotoSet(root, {"ccp": "labels"}, "train")
+    rng = np.random.default_rng(0)
+    for index in range(len(photos)):
+        image, labels = photos.load(index, rng)
+        yield image, labels["ccp"] == SKIN, ~np.isin(labels["ccp"], NEITHER)
+
+
+if __name__ == "__main__":
+    main()
