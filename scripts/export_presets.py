@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ from hp_trainer.checkpoint import (
     input_description,
     write_checkpoint,
 )
-from hp_trainer.models import PRESETS, new_network
+from hp_trainer.models import PRESETS, NetworkConfig, new_network
+from hp_trainer.models.schnet.config import SCHNetConfig
 from hp_trainer.paperdolls import write_dataset
 
 SIZES = {
@@ -150,7 +151,7 @@ def write_random(subject: Subject) -> None:
     """A checkpoint of the preset as it is before the first step, by seed 0."""
     torch.manual_seed(0)
     domains = (load_domain("cihp"),)
-    network = new_network(PRESETS[subject.preset], domains)
+    network = new_network(random_config(subject.preset), domains)
     family, config = describe_network(network)
     height, width = map(int, subject.size.split("x"))
     checkpoint = Checkpoint(
@@ -161,6 +162,14 @@ def write_random(subject: Subject) -> None:
         input=input_description((height, width)),
     )
     write_checkpoint(subject.checkpoint, checkpoint)
+
+
+def random_config(preset: str) -> NetworkConfig:
+    """The preset's configuration with text features drawn too, where it has any."""
+    config = PRESETS[preset]
+    if isinstance(config, SCHNetConfig):
+        return replace(config, text_features="random-orthonormal")
+    return config
 
 
 def train_on_dolls(folder: Path, steps: int, size: str) -> Subject:

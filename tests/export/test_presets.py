@@ -69,6 +69,11 @@ def test_results_join_those_of_earlier_runs_and_take_the_place_of_their_own(
     assert "* sst-tiny (random), fp16: labels agree 12%" in text
 
 
+def test_text_features_are_random_too(script: ModuleType) -> None:
+    assert script.random_config("schnet-l").text_features == "random-orthonormal"
+    assert script.random_config("sst-tiny") is script.PRESETS["sst-tiny"]
+
+
 @pytest.mark.parametrize("words", [["--preset", "sst-giant"], ["--format", "fp32,fp8"]])
 def test_an_unknown_preset_or_format_is_refused_before_anything_runs(
     script: ModuleType, words: list[str], capsys: pytest.CaptureFixture[str]
