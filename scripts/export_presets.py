@@ -266,6 +266,7 @@ def _entry(subject: Subject, name: str, ended: Ended, told: dict[str, Any]) -> d
         "miou": min((e["miou"] for e in judged), default=None),
         "computes": decided.get("computes", {}),
         "kept_fp32": len(decided.get("kept_fp32", [])),
+        "ranked_by": decided.get("ranked_by", ""),
     }
 
 

@@ -36,11 +36,12 @@ def worst_layer(right: onnx.ModelProto, wrong: onnx.ModelProto, image: Pixels) -
     """
     shared = _floats(right) & _floats(wrong)
     try:
-        truth = dict(look_inside(right, shared, image))
-        found = dict(look_inside(wrong, shared, image))
+        # Both look at the tensors in the same order, so that few are in memory at a time.
+        pairs = zip(*(look_inside(m, shared, image) for m in (right, wrong)), strict=True)
+        errors = {name: relative_error(truth, found) for (name, truth), (_, found) in pairs}
     except HpError:
         return None
-    return _largest_jump(wrong, {name: relative_error(truth[name], found[name]) for name in shared})
+    return _largest_jump(wrong, errors)
 
 
 def first_wrong_module(network: nn.Module, model: onnx.ModelProto, image: Pixels) -> Suspect | None:
@@ -51,16 +52,18 @@ def first_wrong_module(network: nn.Module, model: onnx.ModelProto, image: Pixels
     ends = {node.name.rpartition("/")[0]: node.output[0] for node in model.graph.node}
     values = _module_outputs(network, image)
     there = {name: ends[name] for name in values if name in ends}
+    expected = {tensor: values[name].float().numpy() for name, tensor in there.items()}
     try:
-        found = dict(look_inside(model, set(there.values()), image))
+        errors = {
+            tensor: relative_error(expected[tensor], found)
+            for tensor, found in look_inside(model, set(expected), image)
+            if expected[tensor].shape == found.shape
+        }
     except HpError:
         return None
     for name, tensor in there.items():
-        expected = values[name].float().numpy()
-        if expected.shape == found[tensor].shape:
-            error = relative_error(expected, found[tensor])
-            if not error <= NOTABLE:
-                return Suspect(name, error)
+        if not (error := errors.get(tensor, 0.0)) <= NOTABLE:
+            return Suspect(name, error)
     return None
 
 

@@ -9,27 +9,52 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
-from hp_export.observe import Values, largest_values, look_inside
-from hp_export.quantise import CHANNEL_AXIS, LEVELS, Layer
+from hp_export.observe import Values, largest_values, look_inside, sizes_of_tensors
+from hp_export.quantise import CHANNEL_AXIS, LEVELS, Layer, weight_noise
 
 BINS = 2048
+_CENTRES = (np.arange(BINS) + 0.5) / BINS
 _PRICES = (0.0, 0.5, 1.0)
 """Powers of a layer's size by which its harm is divided."""
+_PRICE_OF_EXPECTED = (0.5,)
+"""The same where harm is not measured, and three searches are not worth their time."""
 _CANDIDATES = np.linspace(0.2, 1.0, 41)
 """Parts of the largest value at which to clip, tried in turn."""
 
 
-def clip_values(
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often absolute values of a tensor fall into each of `BINS` parts of the largest."""
+
+    largest: float
+    counts: NDArray[np.int64]
+
+    def noise(self, clip: float) -> float:
+        """Power of int8's rounding, as a part of the tensor's own, if it is clipped at `clip`."""
+        if not self.largest > 0:
+            return 0.0
+        return _relative_power(
+            _errors(self.counts, np.array([clip / self.largest]))[0], self.counts
+        )
+
+
+def histograms(
     model: onnx.ModelProto, names: Collection[str], photos: NDArray[np.uint8]
-) -> dict[str, dict[str, float]]:
-    """Rule of `CLIPS` → tensor → where to clip it, from histograms over all photographs."""
+) -> dict[str, Histogram]:
+    """Tensor → histogram over all photographs (N, h, w, 3)."""
     largest = largest_values(model, names, photos)
     counts = {name: np.zeros(BINS, np.int64) for name in names}
     for name, values in look_inside(model, names, photos):
         counts[name] += _histogram(values, largest[name])
+    return {name: Histogram(largest[name], counts[name]) for name in names}
+
+
+def clip_values(seen: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
+    """Rule of `CLIPS` → tensor → where to clip it."""
     return {
-        rule: {name: largest[name] * clip(counts[name]) for name in names}
+        rule: {name: tensor.largest * clip(tensor.counts) for name, tensor in seen.items()}
         for rule, clip in CLIPS.items()
     }
 
@@ -45,11 +70,18 @@ def _percentile(counts: NDArray[np.int64]) -> float:
 
 def least_error(counts: NDArray[np.int64]) -> float:
     """The clip with the smallest squared error of int8."""
-    centres = (np.arange(BINS) + 0.5) / BINS
-    steps = (_CANDIDATES / LEVELS)[:, None]
-    rounded = np.minimum(np.rint(centres / steps), LEVELS) * steps  # (candidates, bins)
-    errors = ((rounded - centres) ** 2 * counts).sum(1)
-    return float(_CANDIDATES[errors.argmin()])
+    return float(_CANDIDATES[_errors(counts, _CANDIDATES).argmin()])
+
+
+def _errors(counts: NDArray[np.int64], clips: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared error of int8 for each clip, which is a part of the largest value."""
+    steps = (clips / LEVELS)[:, None]
+    rounded = np.minimum(np.rint(_CENTRES / steps), LEVELS) * steps  # (clips, bins)
+    return ((rounded - _CENTRES) ** 2 * counts).sum(1)
+
+
+def _relative_power(error: float, counts: NDArray[np.int64]) -> float:
+    return float(error / (_CENTRES**2 * counts).sum())
 
 
 CLIPS: dict[str, Callable[[NDArray[np.int64]], float]] = {
@@ -71,10 +103,7 @@ def count_layer_macs(
     model: onnx.ModelProto, layers: Collection[Layer], image: NDArray[np.uint8]
 ) -> dict[str, int]:
     """Layer → multiply-accumulates for one picture (1, h, w, 3)."""
-    sizes = {
-        name: values.size
-        for name, values in look_inside(model, {layer.output for layer in layers}, image)
-    }
+    sizes = sizes_of_tensors(model, {layer.output for layer in layers}, image)
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     return {
         layer.name: sizes[layer.output]
@@ -94,12 +123,34 @@ class Choice:
     agreement: float
 
 
+def expected_harm(
+    model: onnx.ModelProto,
+    layers: Collection[Layer],
+    seen: Mapping[str, Histogram],
+    clips: Mapping[str, float],
+) -> dict[str, float]:
+    """Layer → power of the rounding of its weight and activations, as parts of their own.
+
+    What stands in for a measurement of each layer alone. `seen` and `clips` go by the tensor that
+    is measured for an activation.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def harm(layer: Layer) -> float:
+        values = numpy_helper.to_array(weights[layer.weight])
+        activations = (seen[name].noise(clips[name]) for name in layer.tensors.values())
+        return weight_noise(values, CHANNEL_AXIS[layer.operator]) + sum(activations)
+
+    return {layer.name: harm(layer) for layer in layers}
+
+
 def choose_layers(
     layers: Sequence[Layer],
     agreement: Callable[[Collection[Layer]], float],
     *,
     macs: Mapping[str, int],
     required: float,
+    expected: Callable[[], Mapping[str, float]] | None = None,
 ) -> Choice:
     """As much arithmetic as passes: harmful layers stay out.
 
@@ -107,13 +158,19 @@ def choose_layers(
     `required`, each is tried alone; layers are ranked by harm and by harm for what they save, of
     each ranking the fewest of the worst are left out that suffice, and the ranking that keeps most
     multiply-accumulates in int8 wins.
+
+    With `expected`, which says the harm of each layer, none is tried alone, and there is one
+    ranking between the two. What is chosen is measured all the same.
     """
     found = agreement(layers)
     if found >= required:
         return Choice(tuple(layers), (), found)
-    harm = {layer.name: 1 - agreement([layer]) for layer in layers}
+    if expected is None:
+        harm, prices = {layer.name: 1 - agreement([layer]) for layer in layers}, _PRICES
+    else:
+        harm, prices = expected(), _PRICE_OF_EXPECTED
     choices = []
-    for power in _PRICES:
+    for power in prices:
         price = {layer: harm[layer.name] / macs[layer.name] ** power for layer in layers}
         worst_first = sorted(layers, key=price.__getitem__, reverse=True)
         choices.append(_leave_out(worst_first, agreement, required))

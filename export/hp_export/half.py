@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from hp_export.census import WEIGHTED
 from hp_export.observe import (
     consumers_of,
-    copy_of,
     keep_used_weights,
     largest_values,
     producers_of,
     tensor_types,
 )
+from hp_export.weights import with_weights
 from hp_sdk.image import Pixels
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -60,7 +60,7 @@ def to_half(
 ) -> onnx.ModelProto:
     """A copy whose nodes compute in `dtype`, except islands and the nodes named in `keep`."""
     kept = island_nodes(model) | set(keep)
-    return _Conversion(copy_of(model), kept, dtype).run()
+    return _Conversion(model, kept, dtype).run()
 
 
 def out_of_range(model: onnx.ModelProto, images: Pixels) -> set[str]:
@@ -158,7 +158,7 @@ def rounded_in_float(model: onnx.ModelProto) -> onnx.ModelProto:
     ONNX Runtime's CPU computes float16 nodes in float32 and drops the casts between them, so the
     graph itself shows neither rounding nor overflow there.
     """
-    copy, types = copy_of(model), tensor_types(model)
+    copy, types = with_weights(model, ()), tensor_types(model)
     nodes: list[onnx.NodeProto] = []
     for node in copy.graph.node:
         rounded = [name for name in node.output if types.get(name) == TensorProto.FLOAT16]
@@ -169,9 +169,10 @@ def rounded_in_float(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(node)
         for name in rounded:
             nodes += _round_trip(f"{name}.exact", name)
-    for tensor in copy.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(_cast_weight(tensor, tensor.name, TensorProto.FLOAT))
+    for tensor in model.graph.initializer:
+        half = tensor.data_type == TensorProto.FLOAT16
+        kept = _cast_weight(tensor, tensor.name, TensorProto.FLOAT) if half else tensor
+        copy.graph.initializer.append(kept)
     del copy.graph.node[:], copy.graph.value_info[:]
     copy.graph.node.extend(nodes)
     return copy
@@ -189,7 +190,7 @@ class _Conversion:
     """One walk along the nodes that keeps track of every tensor's new type."""
 
     def __init__(self, model: onnx.ModelProto, kept: Collection[str], dtype: int) -> None:
-        self.model, self.kept, self.dtype = model, kept, dtype
+        self.model, self.kept, self.dtype = with_weights(model, ()), kept, dtype
         self.suffix = helper.tensor_dtype_to_string(dtype).rpartition(".")[2].lower()
         self.types = tensor_types(model)
         self.floats = {name for name, kind in self.types.items() if kind == TensorProto.FLOAT}

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import onnx
 
-from hp_export.observe import copy_of
+from hp_export.weights import save_apart
 from hp_sdk.bundle import DataFile
 from hp_sdk.files import sha256_of, write_bytes
 
 DATA_LIMIT_BYTES = 1_500_000_000
 """Models above this keep their weights in a second file."""
 _LARGE = 1024
-"""Tensors of fewer bytes stay in the first file."""
+"""Tensors of no more bytes stay in the first file."""
 
 
 def write_model(
@@ -24,13 +24,7 @@ def write_model(
         write_bytes(folder / file, model.SerializeToString())
         return [_stored(folder, file)]
     data = f"{file}.data"
-    onnx.save(  # the call moves the weights out of the model it is given
-        copy_of(model),
-        folder / file,
-        save_as_external_data=True,
-        location=data,
-        size_threshold=_LARGE,
-    )
+    save_apart(model, folder / file, larger_than=_LARGE)
     return [_stored(folder, file), _stored(folder, data)]
 
 

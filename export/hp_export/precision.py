@@ -18,7 +18,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hp_export.agreement import COMMON, TOLERANCES, mean_iou
-from hp_export.calibrate import choose_layers, clip_values, count_layer_macs
+from hp_export.calibrate import (
+    choose_layers,
+    clip_values,
+    count_layer_macs,
+    expected_harm,
+    histograms,
+)
 from hp_export.half import LARGEST_HALF, out_of_range, to_half
 from hp_export.observe import copy_of, run_model
 from hp_export.photos import Photos
@@ -34,6 +40,9 @@ _SOME = 8
 _RESERVE = 0.012
 """What int8 must reach above the tolerance while layers are chosen: on other photographs than those
 it loses some, 0.013 on the bundled model."""
+SEARCH_MACS = 2e14
+"""Multiply-accumulates that trying each layer alone may take, hours on one core; above it, layers
+are ranked by the noise that rounding is expected to make."""
 REFUSED = {
     "bf16": "ONNX convolutions take bfloat16 from opset 22 on, where GridSample is misread, and "
     "ONNX Runtime has no bfloat16 product on the CPU to verify it; export fp32 and open it with "
@@ -141,7 +150,8 @@ def _quantise(model: onnx.ModelProto, evidence: Evidence) -> Lowered:
     assert photos is not None  # check_precision has seen to it
     evidence.progress(f"int8: calibrating on {len(photos.calibration)} photographs")
     measured = {name: seen for layer in layers for name, seen in layer.tensors.items()}
-    rules = clip_values(model, set(measured.values()), photos.calibration)
+    seen = histograms(model, set(measured.values()), photos.calibration)
+    rules = clip_values(seen)
     expected, steps = run_model(model, photos.held_out), count(1)
 
     def agreement(rule: str, chosen: Collection[Layer]) -> float:
@@ -153,8 +163,15 @@ def _quantise(model: onnx.ModelProto, evidence: Evidence) -> Lowered:
     best = max(reached, key=lambda rule: reached[rule])
     required = min(1.0, TOLERANCES["int8"].miou + _RESERVE)
     macs = count_layer_macs(model, layers, photos.held_out[:1])
+    alone = len(layers) * len(photos.held_out) * sum(macs.values())
     choice = choose_layers(
-        layers, lambda chosen: agreement(best, chosen), macs=macs, required=required
+        layers,
+        lambda chosen: agreement(best, chosen),
+        macs=macs,
+        required=required,
+        expected=None
+        if alone <= SEARCH_MACS
+        else lambda: expected_harm(model, layers, seen, rules[best]),
     )
     largest = {name: rules[best][seen] for name, seen in measured.items()}
     notes = {
@@ -162,8 +179,19 @@ def _quantise(model: onnx.ModelProto, evidence: Evidence) -> Lowered:
         "miou_all_int8": reached,
         "miou_held_out": choice.agreement,
         "kept_fp32": list(choice.kept),
+        "ranked_by": _ranked_by(alone) if choice.kept else "",
     }
     return Lowered(quantise(model, largest, choice.layers), notes)
+
+
+def _ranked_by(alone: int) -> str:
+    """What decided which layers stay in float32, in words for the report."""
+    if alone <= SEARCH_MACS:
+        return "labels, each layer alone"
+    return (
+        f"rounding noise of each layer, because trying each alone takes {alone:.1e} "
+        f"multiply-accumulates, more than {SEARCH_MACS:.0e}"
+    )
 
 
 def _least_miou(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> float:

@@ -19,7 +19,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from hp_export.half import island_nodes
-from hp_export.observe import consumers_of, copy_of, keep_used_weights
+from hp_export.observe import consumers_of, keep_used_weights
+from hp_export.weights import with_weights
 
 LEVELS = 127
 """Steps on each side of zero."""
@@ -79,7 +80,7 @@ def quantise(
     model: onnx.ModelProto, largest: Mapping[str, float], layers: Collection[Layer]
 ) -> onnx.ModelProto:
     """A copy whose `layers` compute in int8; `largest` says where each activation is clipped."""
-    return _Insertion(copy_of(model), largest, {layer.name: layer for layer in layers}).run()
+    return _Insertion(model, largest, {layer.name: layer for layer in layers}).run()
 
 
 class _Insertion:
@@ -88,7 +89,7 @@ class _Insertion:
     def __init__(
         self, model: onnx.ModelProto, largest: Mapping[str, float], layers: Mapping[str, Layer]
     ) -> None:
-        self.model, self.largest, self.layers = model, largest, layers
+        self.model, self.largest, self.layers = with_weights(model, ()), largest, layers
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.quantised: dict[str, int] = {}
@@ -141,10 +142,8 @@ class _Insertion:
     def _weight(self, name: str, axis: int) -> str:
         new = f"{name}.dq"
         if f"{name}.int8" not in self.weights:
-            values = numpy_helper.to_array(self.weights[name])
-            scale = weight_scale(values, axis)
-            steps = values / np.expand_dims(scale, [k for k in range(values.ndim) if k != axis])
-            self._constant(f"{name}.int8", np.rint(steps).clip(-LEVELS, LEVELS).astype(np.int8))
+            steps, scale = _weight_steps(numpy_helper.to_array(self.weights[name]), axis)
+            self._constant(f"{name}.int8", steps.astype(np.int8))
             self._constant(f"{name}.scale", scale)
             self._constant(f"{name}.zero", np.zeros(len(scale), np.int8))
             self._node("DequantizeLinear", name, f"{name}.int8", new, axis=axis)
@@ -165,3 +164,21 @@ def weight_scale(values: np.ndarray, axis: int) -> np.ndarray:
     others = tuple(k for k in range(values.ndim) if k != axis)
     largest = np.abs(values).max(axis=others)
     return np.maximum(largest / LEVELS, _SMALLEST).astype(np.float32)
+
+
+def weight_noise(values: np.ndarray, axis: int) -> float:
+    """Power of a weight's rounding to int8, as a part of its own."""
+    steps, scale = _weight_steps(values, axis)
+    error = steps * _along(scale, axis, values.ndim) - values
+    return float(np.square(error).sum() / max(np.square(values).sum(), _SMALLEST))
+
+
+def _weight_steps(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whole steps, and how large a step is for each output channel."""
+    scale = weight_scale(values, axis)
+    steps = values / _along(scale, axis, values.ndim)
+    return np.rint(steps).clip(-LEVELS, LEVELS), scale
+
+
+def _along(scale: np.ndarray, axis: int, dimensions: int) -> np.ndarray:
+    return np.expand_dims(scale, [k for k in range(dimensions) if k != axis])

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 import onnx
 import onnx_ir
 import torch
-from onnx import helper
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from hp_export.graph import HeadGraph, output_name
 from hp_export.opset import to_opset_17
+from hp_export.weights import without_large_weights
 from hp_sdk.errors import ConfigError, ExportError
 
 OPSET = 18
@@ -35,8 +35,6 @@ FORBIDDEN = ("Loop", "If", "Scan", "NonZero", "BatchNormalization", "SequenceCon
 
 _FOLD_LIMIT = 1 << 17
 """Largest constant, in elements, that folding may store; above it a file grows for no gain."""
-_LARGE_BYTES = 1 << 20
-"""Weights above this are checked one by one, apart from the graph."""
 _NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 
 
@@ -69,7 +67,7 @@ def check_model(model: onnx.ModelProto, *, opset: int = OPSET) -> None:
         ExportError: the first rule that is broken.
     """
     try:
-        light, weights = _without_large_weights(model)
+        light, weights = without_large_weights(model)
         onnx.checker.check_model(light, full_check=True)
         for tensor in weights:
             onnx.checker.check_tensor(tensor)
@@ -180,28 +178,6 @@ def _noted_scope(node: onnx_ir.Node) -> str:
     except (ValueError, SyntaxError):
         return ""
     return scopes[-2] if len(scopes) > 1 else ""
-
-
-def _without_large_weights(
-    model: onnx.ModelProto,
-) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """The graph with its large weights as inputs, and these weights.
-
-    The checker works on a serialised copy: twice the gigabytes, and impossible above two.
-    """
-    graph = model.graph
-    large = [tensor for tensor in graph.initializer if tensor.ByteSize() > _LARGE_BYTES]
-    if not large:
-        return model, []
-    names = {tensor.name for tensor in large}
-    small = [tensor for tensor in graph.initializer if tensor.name not in names]
-    given = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large]
-    light = helper.make_graph(
-        graph.node, graph.name, [*graph.input, *given], graph.output, small,
-        value_info=graph.value_info,
-    )  # fmt: skip
-    versions = {"ir_version": model.ir_version, "opset_imports": model.opset_import}
-    return helper.make_model(light, functions=model.functions, **versions), large
 
 
 def _broken_interface(model: onnx.ModelProto, opset: int) -> Iterator[str]:

@@ -69,6 +69,14 @@ def test_results_join_those_of_earlier_runs_and_take_the_place_of_their_own(
     assert "* sst-tiny (random), fp16: labels agree 12%" in text
 
 
+def test_what_was_decided_is_kept(script: ModuleType) -> None:
+    subject = script.Subject("schnet-tiny", "random", "64x64", Path("x.pt"))
+    decided = {"model.int8.onnx": {"kept_fp32": ["a", "b"], "ranked_by": "noise"}}
+    ended = script.Ended(0, 9.5, 1.6, 3_000_000, "")
+    found = script._entry(subject, "int8", ended, {"decided": decided})
+    assert (found["kept_fp32"], found["ranked_by"]) == (2, "noise")
+
+
 def test_text_features_are_random_too(script: ModuleType) -> None:
     assert script.random_config("schnet-l").text_features == "random-orthonormal"
     assert script.random_config("sst-tiny") is script.PRESETS["sst-tiny"]

@@ -9,13 +9,22 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from hp_export import precision
-from hp_export.calibrate import BINS, CLIPS, choose_layers, clip_values, count_layer_macs
+from hp_export.calibrate import (
+    BINS,
+    CLIPS,
+    Histogram,
+    choose_layers,
+    clip_values,
+    count_layer_macs,
+    expected_harm,
+    histograms,
+)
 from hp_export.census import take_census
 from hp_export.observe import run_model
 from hp_export.photos import Photos
 from hp_export.precision import Evidence, apply_precision
 from hp_export.probes import probe_images
-from hp_export.quantise import Layer, quantisable, quantise, weight_scale
+from hp_export.quantise import Layer, quantisable, quantise, weight_noise, weight_scale
 from tests.export.small_graphs import SIZE_HW, small_model
 
 IMAGES = np.stack(list(probe_images(SIZE_HW).values()))
@@ -25,7 +34,7 @@ PHOTOS = Photos(IMAGES[0::2], IMAGES[1::2])
 def int8_model(model: onnx.ModelProto) -> onnx.ModelProto:
     layers = quantisable(model)
     measured = {name: seen for layer in layers for name, seen in layer.tensors.items()}
-    clips = clip_values(model, set(measured.values()), IMAGES)["largest"]
+    clips = clip_values(histograms(model, set(measured.values()), IMAGES))["largest"]
     return quantise(model, {name: clips[seen] for name, seen in measured.items()}, layers)
 
 
@@ -94,6 +103,34 @@ def test_clipping_spares_the_many_and_cuts_the_rare() -> None:
         assert CLIPS[rule](counts) == pytest.approx(1.0, rel=0.03)
 
 
+def test_an_outlier_makes_noise_of_everything_else() -> None:
+    counts = np.zeros(BINS, np.int64)
+    counts[: BINS // 64] = 10_000
+    spread = Histogram(2.0, np.full(BINS, 100))
+    with_outlier = Histogram(2.0, counts + (np.arange(BINS) == BINS - 1))
+    assert with_outlier.noise(2.0) > 100 * spread.noise(2.0)
+    assert with_outlier.noise(2.0 / 64) < with_outlier.noise(2.0)
+    assert Histogram(0.0, counts).noise(0.0) == 0
+    weights = np.random.default_rng(0).normal(size=(8, 1000))
+    calm = weight_noise(weights, axis=0)
+    assert 0 < calm < 1e-4
+    weights[:, 0] = 10
+    assert weight_noise(weights, axis=0) > 3 * calm
+
+
+def test_noise_is_expected_where_the_rounding_is_coarse() -> None:
+    model = small_model()
+    layers = quantisable(model)
+    seen = histograms(model, {name for each in layers for name in each.tensors.values()}, IMAGES)
+    clips = clip_values(seen)["largest"]
+    harm = expected_harm(model, layers, seen, clips)
+    assert harm.keys() == {"conv1", "conv2", "product"}
+    assert all(0 < value < 0.01 for value in harm.values())
+    coarse = expected_harm(model, layers, seen, clips | {"norm": 100 * clips["norm"]})
+    assert coarse["product"] > 100 * harm["product"]
+    assert coarse["conv1"] == harm["conv1"]
+
+
 def layer(name: str) -> Layer:
     return Layer(name=name, operator="Conv", data="x", weight="w", output="y", watched="y")
 
@@ -140,6 +177,24 @@ def test_the_most_harmful_layers_stay_out_and_no_more_than_needed() -> None:
     assert choice.agreement == pytest.approx(0.994)
 
 
+def test_layers_whose_harm_is_expected_are_not_tried_alone_but_the_choice_is_measured() -> None:
+    harm = {"a": 0.001, "b": 0.05, "c": 0.002, "d": 0.02, "e": 0.003}
+    asked: list[int] = []
+
+    def agreement(chosen: Collection[Layer]) -> float:
+        asked.append(len(chosen))
+        return 1 - sum(harm[one.name] for one in chosen)
+
+    layers = [layer(name) for name in harm]
+    choice = choose_layers(
+        layers, agreement, macs=EQUAL, required=0.99, expected=lambda: dict(harm, d=0.0001)
+    )
+    assert 1 not in asked[:-1]
+    assert len(asked) <= 4
+    assert choice.agreement >= 0.99
+    assert {"b", "d"} <= set(choice.kept)  # no wrong guess gets a layer past the measurement
+
+
 def test_a_gate_that_nothing_passes_leaves_everything_as_it_was() -> None:
     layers = [layer(name) for name in "abc"]
     choice = choose_layers(
@@ -158,3 +213,13 @@ def test_int8_says_which_layers_it_kept(monkeypatch: pytest.MonkeyPatch) -> None
     assert census.computes["float32"] == 1 + len(kept)
     assert lowered.notes["miou_all_int8"].keys() == CLIPS.keys()
     assert lowered.notes["clip"] in CLIPS
+    assert lowered.notes["ranked_by"] == "labels, each layer alone"
+
+
+def test_int8_says_that_a_search_was_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    strict = replace(precision.TOLERANCES["int8"], miou=0.99)
+    monkeypatch.setitem(precision.TOLERANCES, "int8", strict)
+    monkeypatch.setattr(precision, "SEARCH_MACS", 1)
+    lowered = apply_precision(small_model(), "int8", Evidence(IMAGES, PHOTOS))
+    assert lowered.notes["kept_fp32"]
+    assert lowered.notes["ranked_by"].startswith("rounding noise of each layer, because")
