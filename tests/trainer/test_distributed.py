@@ -116,6 +116,17 @@ def test_two_processes_keep_the_same_weights_and_score_all_images_once(tmp_path,
     assert read_checkpoint(run / "last.pt").train["step"] == 5
 
 
+def test_the_module_that_torchrun_is_told_to_run_is_the_command():
+    told = subprocess.run(
+        [sys.executable, "-m", "hp_trainer.cli.train", "no-such.toml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert "no-such.toml" in told.stderr
+
+
 def test_the_shares_of_all_processes_make_up_the_batch():
     def batches():
         return DomainMixSampler([5, 9], [1, 1], batch=4, seed=1, start=3)

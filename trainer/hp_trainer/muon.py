@@ -35,19 +35,19 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             if group["orthogonal"]:
                 for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._update(parameter, group["lr"], group["weight_decay"])
+                    if (gradient := parameter.grad) is not None:
+                        self._update(parameter, gradient, group["lr"], group["weight_decay"])
                         parameter.grad = None  # AdamW passes over it
         return super().step(closure)
 
-    def _update(self, parameter: Tensor, lr: float, weight_decay: float) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[parameter]
         if not state:
             # AdamW looks for the number of steps in the state of every tensor
             state |= {"step": torch.zeros(()), "momentum_buffer": torch.zeros_like(parameter)}
         state["step"] += 1
-        momentum: Tensor = state["momentum_buffer"].lerp_(parameter.grad, 1 - MOMENTUM)
-        matrix = parameter.grad.lerp(momentum, MOMENTUM).flatten(1)
+        momentum: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
+        matrix = gradient.lerp(momentum, MOMENTUM).flatten(1)
         turned = orthogonalised(matrix).reshape(parameter.shape)
         parameter.mul_(1 - lr * weight_decay)
         parameter.add_(turned, alpha=-lr * STEP_RMS * max(matrix.shape) ** 0.5)

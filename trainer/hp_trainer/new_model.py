@@ -150,9 +150,10 @@ def load_fitting(model: TrainingModel, checkpoint: Checkpoint) -> str:
         raise ConfigError("train.init holds a network of which no tensor fits this one")
     model.net.load_state_dict(fitting, strict=False)
     for name, block in model.net.named_modules():
-        residual = isinstance(block, BasicBlock | Bottleneck) and block.downsample is None
-        if residual and not any(key.startswith(f"{name}.") for key in fitting):
-            start_as_identity(block)
+        if isinstance(block, BasicBlock | Bottleneck):
+            known = any(key.startswith(f"{name}.") for key in fitting)
+            if block.downsample is None and not known:
+                start_as_identity(block)
     new = [key for key in own if key not in fitting]
     shown = f", first {new[0]}" if new else ""
     return f"train.init: {len(fitting)} of {len(own)} tensors fit; {len(new)} start fresh{shown}"

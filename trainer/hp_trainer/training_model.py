@@ -105,27 +105,37 @@ class SSTTraining(nn.Module):
         `warm_up` takes the regions of MSA from the labels, whatever `mask_source` says.
         """
         found = self.net.features(images)
-        features = [each.unbind() for each in found]
+        answers = self._answers(found[-1], labels)
         parts: dict[str, Tensor] = {}
         semantics = {name: self.aux.categories(name) for name in self.aux.msa}
         for name, (index, target) in labels.items():
             if not len(index) or name not in self.domains:
                 continue
-            # without auxiliary modules only the finest map is looked at
-            wanted = features if self.aux.msa else features[-1:]
-            maps = [take(feature, index) for feature in wanted]
-            logits = self.net.head(name)(maps[-1])
+            logits = take(answers[name], index)
             parts[f"seg.{name}"] = self._segmentation(logits, target)
             if name in self.aux.msa:
+                maps = [take(each.unbind(), index) for each in found]
                 regions = self._regions(logits, maps, target, from_labels=warm_up)
                 semantics[name] = self.aux.semantics(name, maps, regions)
                 aux_logits = associate(maps[-1], semantics[name].x[-1])
                 parts[f"aux.{name}"] = self._cross_entropy(aux_logits, target)
-        parts |= self._partial(features[-1], labels)
+        parts |= self._partial(answers, labels)
         parts |= self._transfer(images, labels, semantics)
         if self.distillation:
             parts |= self.distillation.losses(images, self.net, found[-1])
         return {"total": self._total(parts), **parts}
+
+    def _answers(self, finest: Tensor, labels: Labels) -> dict[str, Sequence[Tensor]]:
+        """Logits of every image by each head that a loss asks for.
+
+        All images at once, though a loss wants some of them: gathering logits costs less than
+        gathering maps, which are wider.
+        """
+        asked = {target for source, target in self._sets if source in labels}
+        asked |= {name for name, (index, _) in labels.items() if len(index)}
+        return {
+            name: self.net.head(name)(finest).unbind() for name in self.domains if name in asked
+        }
 
     def _regions(
         self, logits: Tensor, maps: list[Tensor], target: Tensor, *, from_labels: bool
@@ -145,7 +155,9 @@ class SSTTraining(nn.Module):
             parts |= self.aux.transfer(pair, semantics)
         return parts
 
-    def _partial(self, finest: Sequence[Tensor], labels: Labels) -> dict[str, Tensor]:
+    def _partial(
+        self, answers: Mapping[str, Sequence[Tensor]], labels: Labels
+    ) -> dict[str, Tensor]:
         """Loss on admissible sets for heads whose domain does not label the image itself."""
         parts: dict[str, Tensor] = {}
         for (source, target), sets in self._sets.items():
@@ -155,7 +167,7 @@ class SSTTraining(nn.Module):
             own = labels[target][0] if target in labels else index[:0]
             foreign = ~torch.isin(index, own)
             if foreign.any():
-                logits = self.net.head(target)(take(finest, index[foreign]))
+                logits = take(answers[target], index[foreign])
                 logits, target_maps = self._at_loss_size(logits, maps[foreign])
                 parts[f"partial.{target}"] = admissible_nll(
                     logits, target_maps, sets.to(logits.device)

@@ -112,3 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["describe"]:
         return run_command(describe_parser(), describe_command, arguments[1:])
     return run_command(train_parser(), train_command, arguments, intermixed=True)
+
+
+if __name__ == "__main__":  # torchrun -m hp_trainer.cli.train
+    sys.exit(main())

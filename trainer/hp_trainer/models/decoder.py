@@ -189,6 +189,26 @@ class SwinStage(nn.Module):
         return self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class UpAndMix(nn.Conv2d):
+    """Coarse (N, D, h, w), up-sampled, and fine (N, D, 2h, 2w), joined and convolved.
+
+    A 1×1 convolution commutes with up-sampling, so its half for the coarse map comes first: the
+    same sums, a quarter of those products, and no joined map.
+    """
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:  # type: ignore[override]
+        size = (int(fine.shape[2]), int(fine.shape[3]))
+        if self.kernel_size != (1, 1):
+            return super().forward(torch.cat([_up(coarse, size), fine], 1))
+        for_coarse, for_fine = self.weight.split(coarse.shape[1], 1)
+        own = functional.conv2d(fine, for_fine, self.bias)
+        return _up(functional.conv2d(coarse, for_coarse), size) + own
+
+
+def _up(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    return functional.interpolate(x, size=size_hw, mode="bilinear", align_corners=False)
+
+
 class DecoderStage(nn.Module):
     """Up-sample ×2, join the skip, mix, attend: (N, D, h, w), (N, D, 2h, 2w) → (N, D, 2h, 2w)."""
 
@@ -196,14 +216,13 @@ class DecoderStage(nn.Module):
         self, width: int, swin: SwinStage, norm: Callable[[int], nn.Module], kernel: int = 1
     ) -> None:
         super().__init__()
-        mix = nn.Conv2d(2 * width, width, kernel, padding=kernel // 2, bias=False)
+        mix = UpAndMix(2 * width, width, kernel, padding=kernel // 2, bias=False)
         self.fuse = nn.Sequential(mix, norm(width))
         self.swin = swin
 
     def forward(self, previous: Tensor, skip: Tensor) -> Tensor:
-        size = (int(skip.shape[2]), int(skip.shape[3]))
-        up = functional.interpolate(previous, size=size, mode="bilinear", align_corners=False)
-        return self.swin(torch.relu(self.fuse(torch.cat([up, skip], 1))))
+        mix, norm = self.fuse
+        return self.swin(torch.relu(norm(mix(previous, skip))))
 
 
 class Decoder(nn.Module):
