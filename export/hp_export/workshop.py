@@ -17,6 +17,7 @@ from hp_export.blame import first_wrong_module, worst_layer
 from hp_export.census import MANIFEST_KEY, Census, read_onnx, take_census
 from hp_export.graph import HeadGraph, fold_batch_norm
 from hp_export.labels import add_labels
+from hp_export.merge import merge_mixes
 from hp_export.model_file import write_model
 from hp_export.opset import to_opset_17
 from hp_export.options import ExportOptions, Size, sizes_of
@@ -140,11 +141,11 @@ class Workshop:
 def build_graph(
     network: nn.Module, heads: Sequence[str], spec: InputSpec, size_hw: Size
 ) -> HeadGraph:
-    """The graph to trace: batch norms folded in a copy, normalisation in front."""
+    """The graph to trace: norms folded and mixes merged in a copy, normalisation in front."""
     traced = network_to_trace(network, size_hw)
     # Norms follow the same convolutions at every size, unless the network takes one size only.
     looked_at = _SMALL_HW if traced is network else size_hw
-    folded = fold_batch_norm(traced, torch.zeros(1, 3, *looked_at))
+    folded = merge_mixes(fold_batch_norm(traced, torch.zeros(1, 3, *looked_at)))
     return HeadGraph(folded, heads, mean=spec.mean, std=spec.std).eval()
 
 
