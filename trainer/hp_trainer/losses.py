@@ -44,12 +44,12 @@ def mean_over_images(
     return (torch.stack(each) * valid).sum() / valid.sum().clamp(min=1)
 
 
-def admissible_nll(logits: Tensor, labels: Tensor, sets: Tensor) -> Tensor:
+def admissible_nll(logits: Tensor, labels: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
     """Loss on labels of another domain: -log of the summed probability of the admissible classes.
 
     `logits` (N, Z_target, H, W); `labels` (N, H, W) in the source domain; `sets`
-    (Z_source, Z_target) bool, True where a target class may stand for the source label. A label
-    that admits nothing is ignored.
+    (Z_source, Z_target) bool, True where a target class may stand for the source label. Returns the
+    sum over all pixels, and how many counted: a label that admits nothing is ignored.
     """
     source = torch.where(labels == IGNORED, 0, labels)
     valid = (labels != IGNORED) & sets.any(1)[source]
@@ -59,7 +59,7 @@ def admissible_nll(logits: Tensor, labels: Tensor, sets: Tensor) -> Tensor:
         allowed = functional.conv2d(weight, sets[:, :, None, None].float())  # (N, Z_source, H, W)
     allowed = allowed.gather(1, source[:, None])[:, 0].clamp(min=TINY)
     loss = weight.sum(1).log() - allowed.log()  # (N, H, W)
-    return (loss * valid).sum() / valid.sum().clamp(min=1)
+    return (loss * valid).sum(), valid.sum()
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:

@@ -158,8 +158,11 @@ class SSTTraining(nn.Module):
     def _partial(
         self, answers: Mapping[str, Sequence[Tensor]], labels: Labels
     ) -> dict[str, Tensor]:
-        """Loss on admissible sets for heads whose domain does not label the image itself."""
-        parts: dict[str, Tensor] = {}
+        """Loss on admissible sets for heads whose domain does not label the image itself.
+
+        What several other domains say of an image is averaged over all their pixels.
+        """
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
         for (source, target), sets in self._sets.items():
             if source not in labels:
                 continue
@@ -169,10 +172,13 @@ class SSTTraining(nn.Module):
             if foreign.any():
                 logits = take(answers[target], index[foreign])
                 logits, target_maps = self._at_loss_size(logits, maps[foreign])
-                parts[f"partial.{target}"] = admissible_nll(
-                    logits, target_maps, sets.to(logits.device)
-                )
-        return parts
+                total, count = admissible_nll(logits, target_maps, sets.to(logits.device))
+                before = sums.get(target, (0.0, 0))
+                sums[target] = total + before[0], count + before[1]
+        return {
+            f"partial.{target}": total / count.clamp(min=1)
+            for target, (total, count) in sums.items()
+        }
 
     def _segmentation(self, logits: Tensor, target: Tensor) -> Tensor:
         loss = self._cross_entropy(logits, target)
