@@ -411,7 +411,7 @@ def test_what_two_domains_say_of_an_image_is_averaged_over_all_their_pixels():
     chances = up(model.net(images)["cihp"]).softmax(1)[labels["pascal"][0]]
     total, count = 0.0, 0
     for source in ("pascal", "ccp"):
-        for label, allowed in enumerate(admissible(source, "cihp")):
+        for label, allowed in enumerate(admissible(source, "cihp") or ()):
             where = labels[source][1] == label
             if allowed:
                 total -= chances[:, list(allowed)].sum(1)[where].log().sum()
