@@ -102,6 +102,8 @@ def _tables(graph: Any, held: Arrays, net: SST, size_hw: tuple[int, int]) -> dic
 def _joined(name: str, mix: UpAndMix, arrays: Arrays) -> dict[str, np.ndarray]:
     """Weights of a mix that the export took apart; the identity where they went into the skip."""
     coarse = arrays[f"{name}.coarse.weight"]
+    if len(coarse) != mix.out_channels:
+        return {}
     fine = np.eye(mix.out_channels, dtype=np.float32)[:, :, None, None]
     fine = arrays.get(f"{name}.fine.weight", fine)
     found = {f"{name}.weight": np.concatenate([coarse, fine], 1)}
