@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hp_sdk.domains import load_domain
-from hp_trainer.augment import AugmentConfig, augment
+from hp_trainer.augment import AugmentConfig, augment, cut_mix
+from hp_trainer.data import AugmentedSamples
 
 DOMAINS = {name: load_domain(name) for name in ("cihp", "pascal")}
 
@@ -119,3 +120,43 @@ def test_without_photometric_distortion_colours_stay():
     labels = {"cihp": np.zeros((8, 8), np.uint8)}
     found, _ = augment((image, labels), DOMAINS, config, np.random.default_rng(0))
     assert np.array_equal(found, image)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cut_mix_takes_one_rectangle_of_pixels_and_labels_together(seed: int):
+    here, there = np.full((2, 40, 60), 1, np.uint8), np.full((2, 40, 60), 7, np.uint8)
+
+    def sample(maps):
+        return coloured(maps[0]), {"cihp": maps[0], "pascal": maps[1]}
+
+    image, maps = cut_mix(sample(here), sample(there), np.random.default_rng(seed))
+    from_there = maps["cihp"] == 7
+    rows, columns = np.nonzero(from_there)
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert height * width == from_there.sum()
+    assert 12 <= height <= 28
+    assert 18 <= width <= 42
+    assert np.array_equal(maps["pascal"] == 7, from_there)
+    assert np.array_equal(image[..., 0], maps["cihp"] * 10)
+    assert (here == 1).all()
+
+
+def test_views_are_cut_into_each_other_as_often_as_asked():
+    class Two:
+        domains = ("cihp",)
+
+        def __len__(self):
+            return 2
+
+        def load(self, index, rng):
+            del rng
+            label = np.full((32, 32), index, np.uint8)
+            return coloured(label), {"cihp": label}
+
+    def mixed(share):
+        config = AugmentConfig(crop_hw=(32, 32), scale=(1.0, 1.0), cutmix=share)
+        samples = AugmentedSamples([Two()], list(DOMAINS.values()), config, seed=1)
+        return np.mean([len(np.unique(samples[0, 0, n][1]["cihp"])) for n in range(200)]) - 1
+
+    assert mixed(0.0) == 0
+    assert 0.12 < mixed(0.5) < 0.4  # half of the others are the same image again

@@ -44,6 +44,8 @@ class AugmentConfig:
     """Share of blurred images."""
     cutout: float = 0.0
     """Share of images with one rectangle painted over (its labels are kept)."""
+    cutmix: float = 0.0
+    """Share of images with one rectangle, and its labels, of another image of the same set."""
 
 
 def augment(
@@ -69,6 +71,25 @@ def augment(
         image = np.ascontiguousarray(image[:, ::-1])
         maps = {name: domains[name].mirror(label) for name, label in maps.items()}
     return _recolour(image, config, rng), maps
+
+
+def cut_mix(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
+    """`sample` with a rectangle of `other`, of the same size and domains, in its place.
+
+    Its sides are 30 to 70 % of the image's.
+
+    Source: CutMix, arXiv:1905.04899, Section 3.
+    """
+    image, labels = sample
+    size = np.array(image.shape[:2])
+    sides = np.rint(size * rng.uniform(0.3, 0.7, 2)).astype(int)
+    (y, x), (bottom, right) = (start := rng.integers(0, size - sides + 1)), start + sides
+    cut = (slice(y, bottom), slice(x, right))
+    image, labels = image.copy(), {name: label.copy() for name, label in labels.items()}
+    image[cut] = other[0][cut]
+    for name, label in labels.items():
+        label[cut] = other[1][name][cut]
+    return image, labels
 
 
 def resized(sample: Sample, size_hw: tuple[int, int]) -> Sample:

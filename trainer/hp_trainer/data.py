@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError
-from hp_trainer.augment import AugmentConfig, Sample, augment, resized
+from hp_trainer.augment import AugmentConfig, Sample, augment, cut_mix, resized
 from hp_trainer.collage import CollageSet
 from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.paperdolls import paper_doll
@@ -236,6 +236,13 @@ class AugmentedSamples(Dataset[Sample]):
     def __getitem__(self, draw: Draw) -> Sample:
         which, item, number = draw
         rng = np.random.default_rng([self.seed, number])
+        view = self._view(which, item, rng)
+        if self.config.cutmix and rng.random() < self.config.cutmix:
+            another = int(rng.integers(len(self.sets[which])))
+            view = cut_mix(view, self._view(which, another, rng), rng)
+        return view
+
+    def _view(self, which: int, item: int, rng: np.random.Generator) -> Sample:
         return augment(self.sets[which].load(item, rng), self.domains, self.config, rng)
 
 
