@@ -3,13 +3,14 @@
     python scripts/skin_labels.py --from DATA/ccp --to DATA/pascal_person_part -o OUT
 
 The colours are learned from the `train` photographs of --from (labels in `ccp`), the labels are
-written for those of --to (labels in `pascal`): OUT/<id>.png, `skin` of ccp or 255. See
-hp_trainer.skin.
+written for those of --to (labels in `pascal`): OUT/<id>.png, `skin` of ccp or 255. OUT appears when
+all are written. See hp_trainer.skin.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +19,14 @@ import numpy as np
 from tqdm import tqdm
 
 from hp_sdk.domains import load_domain
-from hp_sdk.files import write_bytes
+from hp_sdk.files import write_bytes, write_folder
 from hp_trainer.augment import IGNORED
 from hp_trainer.layouts import PhotoSet
 from hp_trainer.skin import colour_evidence, skin_labels
 
 CCP, PASCAL = load_domain("ccp"), load_domain("pascal")
 SKIN = CCP.index("skin")
+ABOUT = "about.json"
 NEITHER = (0, IGNORED, SKIN, *CCP.indices("hair"))
 """What is no garment."""
 
@@ -38,15 +40,18 @@ def main() -> None:
     args = parser.parse_args()
     evidence = colour_evidence(garments(args.source))
     photos = PhotoSet(args.target, {"pascal": "labels"}, "train")
-    args.output.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    for index in tqdm(range(len(photos)), unit="photo", disable=None):
-        image, labels = photos.load(index, rng)
-        parts = np.where(labels["pascal"] == PASCAL.index("torso"), 0, labels["pascal"])
-        parts[parts == IGNORED] = 0
-        found = skin_labels(image, parts, evidence, skin_id=SKIN)
-        png = cv2.imencode(".png", found)[1].tobytes()
-        write_bytes(args.output / f"{photos.ids[index]}.png", png)
+    names = {"from": args.source.name, "to": args.target.name}
+    told = {"labels": "ccp", **names, "images": len(photos)}
+    with write_folder(args.output, marker=ABOUT) as folder:
+        rng = np.random.default_rng(0)
+        for index in tqdm(range(len(photos)), unit="photo", disable=None):
+            image, labels = photos.load(index, rng)
+            parts = np.where(labels["pascal"] == PASCAL.index("torso"), 0, labels["pascal"])
+            parts[parts == IGNORED] = 0
+            found = skin_labels(image, parts, evidence, skin_id=SKIN)
+            png = cv2.imencode(".png", found)[1].tobytes()
+            write_bytes(folder / f"{photos.ids[index]}.png", png)
+        write_bytes(folder / ABOUT, (json.dumps(told, indent=1) + "\n").encode())
 
 
 def garments(root: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

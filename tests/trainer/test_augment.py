@@ -143,7 +143,7 @@ def test_cut_mix_takes_one_rectangle_of_pixels_and_labels_together(seed: int):
 
 def test_views_are_cut_into_each_other_as_often_as_asked():
     class Two:
-        domains = ("cihp",)
+        domains: tuple[str, ...] = ("cihp",)
 
         def __len__(self):
             return 2

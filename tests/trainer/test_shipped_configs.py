@@ -70,14 +70,16 @@ def test_it_trains_validates_and_saves(name: str, data: Path, source: Path, tmp_
         "sst-dedicated": [f"dedicated.teacher={source}"],
         "sst-finetune": [f"train.init={source}"],
         "bundled-lean": [f"train.init={source}"],
+        "bundled-deep": [f"train.init={source}"],
     }.get(name, TOY_SCHNET if name.startswith("schnet") else [])
-    with patch.dict(os.environ, HP_DATA=str(data)):
+    skin = data / "pascal_person_part" / "labels_ccp"
+    with patch.dict(os.environ, HP_DATA=str(data), HP_SKIN=str(skin)):
         assert hp_train([name, *TOY, *more, "--output", str(tmp_path)]) == 0
     checkpoint = read_checkpoint(tmp_path / "last.pt")
     kinds = {key.partition(".")[0] for key in checkpoint.aux or {}}
-    bare = {"sst-single", "sst-multi", "sst-finetune", "bundled", "bundled-low", "bundled-lean"}
+    bare = {"sst-single", "sst-multi", "sst-finetune"}
     full = {"fcn"} if name.startswith("schnet") else FULL_AUX
-    assert kinds == (set() if name in bare else full)
+    assert kinds == (set() if name in bare or name.startswith("bundled") else full)
     if name not in ("paperdolls", "schnet-small"):  # which validate on nothing
         assert (tmp_path / "best.pt").exists()
 

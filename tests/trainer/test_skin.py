@@ -1,6 +1,7 @@
 """Weak labels of bare skin: learned colours, one part at a time, undecided where unclear."""
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -91,7 +92,8 @@ def test_the_script_writes_one_label_map_for_every_photograph(
     module = script()
     module.main()
     ids = (root / "train.txt").read_text().split()
-    assert sorted(p.stem for p in out.iterdir()) == sorted(ids)
+    assert sorted(p.stem for p in out.glob("*.png")) == sorted(ids)
+    assert json.loads((out / "about.json").read_text())["images"] == len(ids)
     label = np.concatenate([read_map(out, name) for name in ids])
     truth = np.concatenate([read_map(root / "labels_ccp", name) for name in ids])
     assert set(np.unique(label)) == {module.SKIN, 255}
