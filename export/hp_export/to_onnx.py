@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import onnx
 import onnx_ir
 import torch
@@ -127,6 +128,7 @@ def _traced(
 def _cleaned(model: onnx_ir.Model) -> onnx.ModelProto:
     with quiet():
         optimizer.optimize(model, num_iterations=1)
+        _split_weights(model)
         optimizer.fold_constants(
             model,
             onnx_shape_inference=False,
@@ -141,6 +143,33 @@ def _cleaned(model: onnx_ir.Model) -> onnx.ModelProto:
         proto = onnx_ir.to_proto(model)
     proto.graph.name = "hp"
     return proto
+
+
+def _split_weights(model: onnx_ir.Model) -> None:
+    """Split weights once, here, so that every layer has a constant weight of its own."""
+    for node in list(model.graph):
+        weight = node.inputs[0] if node.op_type == "Split" else None
+        if weight is None or not weight.is_initializer():
+            continue
+        constants = [onnx_ir.convenience.get_const_tensor(x) for x in node.inputs if x is not None]
+        values = [constant.numpy() for constant in constants if constant is not None]
+        if len(values) < len(node.inputs):
+            continue
+        given, *sizes = values
+        axis = node.attributes.get_int("axis", 0)
+        each = -(-given.shape[axis] // len(node.outputs))  # the last part may be smaller
+        ends = np.cumsum(sizes[0]) if sizes else np.arange(1, len(node.outputs)) * each
+        for k, part in enumerate(np.split(given, ends, axis)[: len(node.outputs)]):
+            tensor = onnx_ir.tensor(np.ascontiguousarray(part), name=f"{weight.name}_{k}")
+            own = onnx_ir.Value(
+                name=tensor.name,
+                type=onnx_ir.TensorType(tensor.dtype),
+                shape=onnx_ir.Shape(part.shape),
+                const_value=tensor,
+            )
+            model.graph.register_initializer(own)
+            node.outputs[k].replace_all_uses_with(own)
+        model.graph.remove(node, safe=True)
 
 
 def _name_nodes(model: onnx_ir.Model) -> None:

@@ -1,16 +1,22 @@
 """One ONNX file: opset 18, static size, dynamic batch, nothing a runtime stumbles over."""
 
 import logging
+from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes import common
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hp_export.census import read_onnx
 from hp_export.graph import HeadGraph, fold_batch_norm
-from hp_export.to_onnx import check_model, quiet, stamp, to_onnx
+from hp_export.observe import run_model
+from hp_export.to_onnx import _split_weights, check_model, quiet, stamp, to_onnx
 from hp_export.write import ExportReport
 from hp_sdk.errors import ConfigError, ExportError
 
@@ -97,6 +103,67 @@ def test_the_file_says_what_it_is(plain_network: nn.Module) -> None:
     stamp(model, {"hp_sdk.bundle": "{}", "author": "somebody"})
     stamp(model, {"hp_sdk.bundle": "new"})
     assert {p.key: p.value for p in model.metadata_props} == {"hp_sdk.bundle": "new"}
+
+
+class Halves(nn.Module):
+    """A convolution and a product, each of whose weights is split first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(6, 4, 1)
+        self.product = nn.Linear(4, 8, bias=False)
+
+    def forward(self, x: Tensor, heads: tuple[str, ...]) -> dict[str, Tensor]:
+        first, second = self.mix.weight.split(3, 1)
+        y = functional.conv2d(x, first, self.mix.bias) + functional.conv2d(x.square(), second)
+        small, large = self.product.weight.split([3, 5])
+        z = y.permute(0, 2, 3, 1)
+        rows = [functional.linear(z, part).permute(0, 3, 1, 2) for part in (small, large)]
+        return {"a": torch.cat(rows, 1)}
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_layers_have_constant_weights_even_where_the_network_splits_them(opset: int) -> None:
+    graph = HeadGraph(Halves(), ["a"], mean=MEAN, std=STD).eval()
+    model = to_onnx(graph, (8, 8), opset=opset)
+    assert "Split" not in {node.op_type for node in model.graph.node}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    assert len(layers) == 4
+    assert all(node.input[1] in weights for node in layers)
+    assert weights >= {"network.mix.weight_0", "network.mix.weight_1"}
+    assert "network.mix.weight" not in weights
+    assert {"network.mix/Conv", "network.mix/Conv.2"} <= {node.name for node in layers}
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    expected = graph(torch.from_numpy(images))[0].detach().numpy()
+    np.testing.assert_allclose(run_model(model, images)["logits.a"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("parts", "sizes"), [(3, None), (3, [4, 1, 2]), (1, None)])
+def test_a_weight_is_split_as_the_operator_does(parts: int, sizes: list[int] | None) -> None:
+    values = np.arange(14, dtype=np.float32).reshape(2, 7)
+    weights = {"w": values} | ({} if sizes is None else {"sizes": np.array(sizes)})
+    attributes: dict[str, Any] = {} if sizes else {"num_outputs": parts}
+    outputs = [f"part{k}" for k in range(parts)]
+    node = helper.make_node("Split", list(weights), outputs, axis=1, **attributes)
+    ends = [helper.make_node("Identity", [name], [f"out{name}"]) for name in outputs]
+    graph = helper.make_graph(
+        [node, *ends],
+        "g",
+        [],
+        [helper.make_empty_tensor_value_info(f"out{name}") for name in outputs],
+        [numpy_helper.from_array(v, k) for k, v in weights.items()],
+    )
+    model = onnx_ir.from_proto(helper.make_model(graph))
+    _split_weights(model)
+    common.RemoveUnusedNodesPass()(model)
+    graph = onnx_ir.to_proto(model).graph
+    assert [n.op_type for n in graph.node] == ["Identity"] * parts
+    found = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    expected = np.split(values, np.cumsum(sizes or [3, 3])[: parts - 1], axis=1)
+    assert [n.input[0] for n in graph.node] == list(found)
+    for part, right in zip(found.values(), expected, strict=True):
+        np.testing.assert_array_equal(part, right)
 
 
 @pytest.mark.parametrize("opset", [16, 20])
