@@ -18,8 +18,8 @@ BINS = 2048
 _CENTRES = (np.arange(BINS) + 0.5) / BINS
 _PRICES = (0.0, 0.5, 1.0)
 """Powers of a layer's size by which its harm is divided."""
-_PRICE_OF_EXPECTED = (0.5,)
-"""The same where harm is not measured, and three searches are not worth their time."""
+_PRICES_OF_EXPECTED = (0.0, 0.5)
+"""The same where harm is not measured."""
 _CANDIDATES = np.linspace(0.2, 1.0, 41)
 """Parts of the largest value at which to clip, tried in turn."""
 
@@ -159,8 +159,8 @@ def choose_layers(
     each ranking the fewest of the worst are left out that suffice, and the ranking that keeps most
     multiply-accumulates in int8 wins.
 
-    With `expected`, which says the harm of each layer, none is tried alone, and there is one
-    ranking between the two. What is chosen is measured all the same.
+    With `expected`, which says the harm of each layer, none is tried alone. What is chosen is
+    measured all the same, but layers that bear int8 against expectation are not found.
     """
     found = agreement(layers)
     if found >= required:
@@ -168,7 +168,7 @@ def choose_layers(
     if expected is None:
         harm, prices = {layer.name: 1 - agreement([layer]) for layer in layers}, _PRICES
     else:
-        harm, prices = expected(), _PRICE_OF_EXPECTED
+        harm, prices = expected(), _PRICES_OF_EXPECTED
     choices = []
     for power in prices:
         price = {layer: harm[layer.name] / macs[layer.name] ** power for layer in layers}

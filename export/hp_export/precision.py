@@ -166,7 +166,7 @@ def _quantise(model: onnx.ModelProto, evidence: Evidence) -> Lowered:
     alone = len(layers) * len(photos.held_out) * sum(macs.values())
     choice = choose_layers(
         layers,
-        lambda chosen: agreement(best, chosen),
+        lambda chosen: reached[best] if chosen == layers else agreement(best, chosen),
         macs=macs,
         required=required,
         expected=None
