@@ -112,4 +112,6 @@ def test_the_page_shows_what_the_record_says(script: ModuleType) -> None:
     entries = json.loads(RECORD.read_text(encoding="utf-8"))["entries"]
     page = (RECORD.parents[1] / "export.md").read_text(encoding="utf-8")
     assert script.markdown(entries) in page
-    assert {"sst-tiny", "sst-compact", "schnet-tiny"} <= {e["preset"] for e in entries}
+    passed = {(e["preset"], e["format"]) for e in entries if e["verdict"] == "pass"}
+    formats = {p for q in script.PRECISIONS for p in (q, f"{script.ENGINES} {q}")}
+    assert {(preset, name) for preset in script.SIZES for name in formats} <= passed
