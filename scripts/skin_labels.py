@@ -1,6 +1,7 @@
 """Write weak labels of bare skin for photographs that are labelled in PASCAL's body parts.
 
     python scripts/skin_labels.py --from DATA/ccp --to DATA/pascal_person_part -o OUT
+        [--parts upper-arms,lower-arms,upper-legs,lower-legs]
 
 The colours are learned from the `train` photographs of --from (labels in `ccp`), the labels are
 written for those of --to (labels in `pascal`): OUT/<id>.png, `skin` of ccp or 255. OUT appears when
@@ -37,7 +38,10 @@ def main() -> None:
     parser.add_argument("--from", dest="source", type=Path, required=True)
     parser.add_argument("--to", dest="target", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    limbs = ",".join(PASCAL.names[part] for part in PASCAL.indices("arms", "legs"))
+    parser.add_argument("--parts", default=limbs, help=f"that may be bare; default: {limbs}")
     args = parser.parse_args()
+    bare = PASCAL.indices(*args.parts.split(","))
     evidence = colour_evidence(garments(args.source))
     photos = PhotoSet(args.target, {"pascal": "labels"}, "train")
     names = {"from": args.source.name, "to": args.target.name}
@@ -46,8 +50,7 @@ def main() -> None:
         rng = np.random.default_rng(0)
         for index in tqdm(range(len(photos)), unit="photo", disable=None):
             image, labels = photos.load(index, rng)
-            parts = np.where(labels["pascal"] == PASCAL.index("torso"), 0, labels["pascal"])
-            parts[parts == IGNORED] = 0
+            parts = np.where(np.isin(labels["pascal"], bare), labels["pascal"], 0).astype(np.uint8)
             found = skin_labels(image, parts, evidence, skin_id=SKIN)
             png = cv2.imencode(".png", found)[1].tobytes()
             write_bytes(folder / f"{photos.ids[index]}.png", png)

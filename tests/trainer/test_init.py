@@ -55,7 +55,9 @@ def test_a_deeper_network_begins_with_what_the_shallower_one_knew():
     deep = model(replace(PRESETS["sst-compact"], backbone="compact-deep"))
     load_fitting(deep, checkpoint_of(shallow))
     image = torch.randn(1, 3, 64, 64)
-    blocks = [len(list(each.net.backbone.get_submodule("layer3"))) for each in (deep, shallow)]
+    blocks = [
+        len(list(each.net.backbone.get_submodule("layer3").children())) for each in (deep, shallow)
+    ]
     assert blocks == [4, 2]
     given, expected = (each.net.eval()(image)["pascal"] for each in (deep, shallow))
     assert torch.allclose(given, expected, atol=1e-6)
