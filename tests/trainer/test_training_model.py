@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hp_sdk.domains import Domain, admissible, load_domain
+from hp_sdk.domains import Domain, load_domain
 from hp_sdk.errors import ConfigError
 from hp_trainer.auxiliary import image_pairs
 from hp_trainer.models.auxiliary.msa import predicted_regions
@@ -398,24 +398,3 @@ def test_word_vectors_from_a_file_replace_the_static_prior(tmp_path):
     model = training("pascal", "atr", embeddings=path)
     expected = static_cross(load_domain("atr"), load_domain("pascal"), embeddings=path)
     assert torch.equal(model.aux.mst["pascal__atr"].m_static, torch.from_numpy(expected))
-
-
-def test_what_two_domains_say_of_an_image_is_averaged_over_all_their_pixels():
-    """A photograph labelled in body parts, and in tags where its skin shows."""
-    model = training("pascal", "ccp", "cihp", beta=0.0, lam=0.0, partial=0.5)
-    ccp, cihp = load_domain("ccp"), load_domain("cihp")
-    images, labels = batch({"pascal": 2})
-    tags = torch.full_like(labels["pascal"][1], 255)
-    tags[:, 16:40, 8:24] = ccp.index("skin")
-    labels["ccp"] = (labels["pascal"][0], tags)
-    chances = up(model.net(images)["cihp"]).softmax(1)[labels["pascal"][0]]
-    total, count = 0.0, 0
-    for source in ("pascal", "ccp"):
-        for label, allowed in enumerate(admissible(source, "cihp") or ()):
-            where = labels[source][1] == label
-            if allowed:
-                total -= chances[:, list(allowed)].sum(1)[where].log().sum()
-                count += where.sum()
-    assert (tags == 255).any()
-    assert cihp.name not in labels
-    close(model.losses(images, labels)["partial.cihp"], total / count)
