@@ -1,4 +1,4 @@
-"""The loss on what the labels of other domains admit, for heads that an image is not labelled in."""
+"""The loss on what labels of other domains admit, for heads that an image has no labels of."""
 
 import torch
 from torch.nn import functional as F
