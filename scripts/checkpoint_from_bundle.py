@@ -23,7 +23,7 @@ from hp_export.read_back import measure_norms, read_weights
 from hp_sdk.backends.base import BackendOptions
 from hp_sdk.backends.ort import OrtBackend
 from hp_sdk.bundle import read_bundle
-from hp_sdk.errors import ConfigError
+from hp_sdk.errors import ConfigError, HpError
 from hp_trainer.checkpoint import Checkpoint, describe_network, input_description, write_checkpoint
 from hp_trainer.config import load_config
 from hp_trainer.data import open_batches
@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     try:
         print(convert(args), flush=True)
-    except ConfigError as exc:
+    except HpError as exc:
         sys.exit(f"checkpoint_from_bundle: {exc}")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hp_sdk.domains import load_domain
+from hp_sdk.errors import HpError
 from hp_sdk.files import write_bytes, write_folder
 from hp_trainer.augment import IGNORED
 from hp_trainer.layouts import PhotoSet
@@ -40,7 +42,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     limbs = ",".join(PASCAL.names[part] for part in PASCAL.indices("arms", "legs"))
     parser.add_argument("--parts", default=limbs, help=f"that may be bare; default: {limbs}")
-    args = parser.parse_args()
+    try:
+        write_labels(parser.parse_args())
+    except HpError as exc:
+        sys.exit(f"skin_labels: {exc}")
+
+
+def write_labels(args: argparse.Namespace) -> None:
+    """Learn the colours, and write one label map for every photograph."""
     bare = PASCAL.indices(*args.parts.split(","))
     evidence = colour_evidence(garments(args.source))
     photos = PhotoSet(args.target, {"pascal": "labels"}, "train")

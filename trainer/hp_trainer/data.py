@@ -39,8 +39,7 @@ class SetConfig:
     """Folder of the photographs and labels; empty for paper dolls."""
     labels: dict[str, str] = field(default_factory=dict)
     """Domain → folder of its label PNGs, in `root` or anywhere; `labels` in a published layout.
-    `pascal_m2fp` for labels
-    in M2FP's order of classes, which are used as `pascal`."""
+    `pascal_m2fp` for labels in M2FP's order of classes, which are used as `pascal`."""
     split: str = "train"
     layout: str = "auto"
     """`auto` (the neutral layout, or the published one that `root` looks like), or its name."""
