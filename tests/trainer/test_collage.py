@@ -109,9 +109,29 @@ def test_body_is_what_any_domain_calls_person():
     assert body([a, b]).tolist() == [[False, True, False, True]]
 
 
-def test_one_domain_on_both_sides_is_refused():
-    with pytest.raises(ConfigError, match="'pascal'"):
-        CollageSet(place(), place(), {"pascal": PASCAL})
+def test_in_a_domain_of_both_everything_is_known():
+    label = np.zeros((40, 20), np.uint8)
+    label[4:36, 4:16] = PASCAL.index("head")
+    people = Fixed(
+        np.where(label[..., None] > 0, GREEN, (90, 90, 90)).astype(np.uint8), pascal=label
+    )
+    drawn = CollageSet(people, place(), {"pascal": PASCAL})
+    assert drawn.domains == ("pascal",)
+    before = place().sample[1]["pascal"]
+    for seed in range(20):
+        image, labels = drawn.load(0, np.random.default_rng(seed))
+        pasted = labels["pascal"] == PASCAL.index("head")
+        assert pasted.any()
+        assert (labels["pascal"][~pasted] == before[~pasted]).all()
+        assert ((image[..., 1] > image[..., 0]) == pasted).mean() > 0.97
+
+
+def test_a_photograph_without_people_gives_the_place_as_it_is():
+    empty = Fixed(painted(GREEN, 40, 20), atr=np.zeros((40, 20), np.uint8))
+    image, labels = CollageSet(empty, place(), {"atr": ATR}).load(0, np.random.default_rng(0))
+    assert (image == place().sample[0]).all()
+    assert (labels["pascal"] == place().sample[1]["pascal"]).all()
+    assert (labels["atr"] == np.where(labels["pascal"] > 0, 255, 0)).all()
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ def test_a_perfect_model_scores_one_everywhere(
     assert scores["per_class_iou"]["face"] == 1
     assert scores["per_class_iou"]["hat"] is None
     assert scores["left_right_confusion"]["overall"] == 0
+    assert set(scores["left_right_confusion"]["frontal"]) == {"overall", "pairs"}
     assert scores["boundary_tolerance"] == 0.0075
     assert "paper" not in scores
     said = capsys.readouterr().out

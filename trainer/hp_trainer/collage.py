@@ -6,7 +6,7 @@
 
 A person who is alone in front of a plain wall so turns up among other people, at other sizes, cut
 off by the frame. Where the place shows its own people, what their labels a are is unknown (255);
-where a person was pasted, labels b are.
+where a person was pasted, labels b are. In a domain that both are labelled in, both are known.
 
 Source: Simple Copy-Paste, arXiv:2012.07177, Section 3.
 """
@@ -21,13 +21,14 @@ import cv2
 import numpy as np
 
 from hp_sdk.domains import Domain
-from hp_sdk.errors import ConfigError
 from hp_trainer.augment import IGNORED, Sample, resized
 
 MOST = 3
 """People pasted into one picture, at most."""
-HEIGHT = (0.45, 3.0)
-"""Height of a pasted photograph relative to the place."""
+HEIGHT = (0.4, 2.7)
+"""Height of what is pasted, the people of one photograph, relative to the place."""
+ENLARGED = 2.5
+"""How many times as large as they are people are pasted, at most."""
 GAIN = 0.2
 """Change of a pasted person's brightness, either way."""
 
@@ -51,19 +52,11 @@ class CollageSet:
         people: photographs whose labels are background wherever nobody belongs to the person.
         places: photographs with labels of their own, in other domains.
         domains: domains of the people's labels by name, for their left and right.
-
-    Raises:
-        ConfigError: both sets are labelled in one domain.
     """
 
     def __init__(self, people: Samples, places: Samples, domains: Mapping[str, Domain]) -> None:
-        if shared := sorted(set(people.domains) & set(places.domains)):
-            raise ConfigError(
-                f"data.sets.onto and its people are both labelled in {shared[0]!r}; "
-                "name other labels in one of them"
-            )
         self.people, self.places, self._mirrors = people, places, domains
-        self.domains = (*people.domains, *places.domains)
+        self.domains = tuple(dict.fromkeys((*people.domains, *places.domains)))
 
     def __len__(self) -> int:
         return len(self.people)
@@ -74,10 +67,12 @@ class CollageSet:
         image, own = image.copy(), {name: label.copy() for name, label in own.items()}
         around = next(iter(own.values()))
         unknown = np.where(around == 0, 0, IGNORED).astype(np.uint8)
-        maps = {name: unknown.copy() for name in self.people.domains}
+        maps = {name: own.pop(name, unknown.copy()) for name in self.people.domains}
         others = rng.integers(len(self.people), size=rng.integers(0, MOST))
-        for person in (*others, index):
-            self._paste(image, maps, own, self.people.load(int(person), rng), rng)
+        for each in (*others, index):
+            person = _cut_out(self.people.load(int(each), rng))
+            if person is not None:
+                self._paste(image, maps, own, person, rng)
         return image, {**maps, **own}
 
     def _paste(
@@ -112,9 +107,23 @@ def body(labels: Sequence[np.ndarray]) -> np.ndarray:
     return np.any([(label > 0) & (label != IGNORED) for label in labels], 0)
 
 
+def _cut_out(sample: Sample) -> Sample | None:
+    """The smallest rectangle that holds all people; nothing where there are none."""
+    image, labels = sample
+    where = body(list(labels.values()))
+    if not where.any():
+        return None
+    part = tuple(
+        slice(int(line[0]), int(line[-1]) + 1)
+        for line in (np.flatnonzero(where.any(axis)) for axis in (1, 0))
+    )
+    return image[part], {name: label[part] for name, label in labels.items()}
+
+
 def _scale(person: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> float:
     low, high = np.log(HEIGHT)
-    return float(np.exp(rng.uniform(low, high))) * place.shape[0] / person.shape[0]
+    wanted = float(np.exp(rng.uniform(low, high))) * place.shape[0] / person.shape[0]
+    return min(wanted, ENLARGED)
 
 
 def _seen(

@@ -16,6 +16,7 @@ from hp_sdk.files import write_bytes
 from hp_sdk.tta import TTA_NAMES
 from hp_trainer.boundary import TOLERANCE, BoundaryScores, BoundaryTally
 from hp_trainer.confusion_picture import confusion_png
+from hp_trainer.frontal import FrontalTally
 from hp_trainer.metrics import ABSENT, Confusion, LeftRight, Scores
 from hp_trainer.paper_results import PaperRow, comparison, paper_entry, paper_rows
 from hp_trainer.tta import LARGEST_SCALE, SCALES, TTAChoice
@@ -144,12 +145,15 @@ class Report:
 
     scores: Scores
     left_right: LeftRight
+    frontal: LeftRight
+    """Of people seen from the front."""
     boundary: BoundaryScores | None
     paper: tuple[PaperRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the papers' numbers stay under their own key."""
-        values = self.scores.to_dict() | {"left_right_confusion": self.left_right.to_dict()}
+        sides = self.left_right.to_dict() | {"frontal": self.frontal.to_dict()}
+        values = self.scores.to_dict() | {"left_right_confusion": sides}
         if self.boundary:
             values |= self.boundary.to_dict()
         return values | ({"paper": paper_entry(self.paper)} if self.paper else {})
@@ -164,7 +168,7 @@ class Report:
                 f"{self.boundary.boundary_tolerance:g} of the image diagonal)"
             )
         if self.left_right.pairs:
-            yield _left_right_line(self.left_right)
+            yield _left_right_line(self.left_right, self.frontal)
         if self.paper:
             yield from ("", *comparison(self.paper, self.scores))
 
@@ -184,11 +188,14 @@ def _summary(scores: Scores) -> str:
     )
 
 
-def _left_right_line(left_right: LeftRight) -> str:
+def _left_right_line(left_right: LeftRight, frontal: LeftRight) -> str:
     known = ((share, name) for name, share in left_right.pairs.items() if share is not None)
     share, name = max(known, default=(0.0, ""))
     worst = f"; most for {name}: {100 * share:.1f}" if share else ""
-    return f"left and right confused in {_percent(left_right.overall)} per cent of pixels{worst}"
+    return (
+        f"left and right confused in {_percent(left_right.overall)} per cent of pixels, "
+        f"{_percent(frontal.overall)} of people seen from the front{worst}"
+    )
 
 
 def _percent(share: float | None) -> str:
@@ -219,10 +226,13 @@ def evaluate_command(args: argparse.Namespace) -> int:
     domain = labelled_domain(photos)
     boundary = BoundaryTally(domain.names, tolerance=args.boundary_tolerance)
     confusion = Confusion(domain.names)
-    protocol = _tally(args, photos, domain, [confusion, *([boundary] if args.boundary else [])])
+    frontal = FrontalTally(domain.names, domain.flip_pairs)
+    tallies = [confusion, frontal, *([boundary] if args.boundary else [])]
+    protocol = _tally(args, photos, domain, tallies)
     report = Report(
         confusion.scores(absent=args.absent),
         confusion.left_right(domain.flip_pairs),
+        frontal.left_right(),
         boundary.scores() if args.boundary else None,
         paper,
     )

@@ -1,0 +1,65 @@
+"""The mean of the weights of several trainings of one network.
+
+    a ─┐
+    b ─┼─ mean of every tensor, over those that have it ─► one network, as fast as each
+    c ─┘
+
+It works for trainings that share a start: between them lies no barrier of the loss, and their mean
+errs less than each of them.
+
+Source: Model Soups, arXiv:2203.05482, Section 2 (the uniform soup).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hp_sdk.errors import ConfigError
+from hp_trainer.checkpoint import Checkpoint
+
+
+def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """One checkpoint without auxiliary modules and training state; heads are those of all.
+
+    What only some have, such as a head that was added later, is the mean over those. Running
+    statistics of batch norms are averaged like weights.
+
+    Raises:
+        ConfigError: fewer than two, other families or networks, or a domain with other classes.
+    """
+    if len(checkpoints) < 2:
+        raise ConfigError("an average needs at least two checkpoints; name another")
+    widest = max(checkpoints, key=lambda each: len(each.domains))
+    known = {domain.name: domain.names for domain in widest.domains}
+    for number, each in enumerate(checkpoints, 1):
+        _check(each, widest, known, f"checkpoint {number} of {len(checkpoints)}")
+    model = {name: _mean([c.model[name] for c in checkpoints if name in c.model])
+             for name in widest.model}  # fmt: skip
+    return replace(widest, model=model, aux=None, train={})
+
+
+def _check(
+    one: Checkpoint, widest: Checkpoint, known: dict[str, tuple[str, ...]], which: str
+) -> None:
+    if (one.family, one.config) != (widest.family, widest.config):
+        raise ConfigError(
+            f"{which} holds another network than the others; only the weights of one network "
+            "can be averaged"
+        )
+    for domain in one.domains:
+        if known.get(domain.name) != domain.names:
+            raise ConfigError(
+                f"{which} answers in {domain.name!r}, which the one with most heads lacks or "
+                f"divides otherwise; that one answers in {', '.join(known)}"
+            )
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    first = tensors[0]
+    if not first.is_floating_point():
+        return first.clone()
+    return torch.stack([tensor.double() for tensor in tensors]).mean(0).to(first.dtype)
