@@ -48,7 +48,7 @@ class Domain:
     names: tuple[str, ...]
     """Kebab-case; the index is the training id and never changes."""
     flip_pairs: tuple[tuple[int, int], ...] = ()
-    """Ids that swap when the picture is mirrored."""
+    """Ids that swap when the picture is mirrored; of left and right, the left one first."""
     palette: tuple[tuple[int, int, int], ...] = ()
     """One RGB colour per id; the VOC bit palette when empty."""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])

@@ -138,7 +138,8 @@ def markdown(card: dict[str, Any]) -> str:
     lines += [
         "",
         "mIoU averages the classes found in truth or prediction; *classes present* those "
-        "in the truth.",
+        "in the truth. *Seen from the front* is who, in the truth, has the left parts on the "
+        "picture's right (`hp_trainer.frontal`).",
         "",
         "### IoU per class",
         "",

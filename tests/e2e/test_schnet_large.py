@@ -73,7 +73,9 @@ def test_the_large_network_is_exported_checked_run_once_and_agrees_with_torch(tm
     report = json.loads(told.stdout)
     graph, weights = (report["files"][name] for name in ("model.onnx", "model.onnx.data"))
     assert graph < 10e6
-    assert 1.7e9 < weights < 1.9e9  # what folding leaves of 459 million numbers
+    assert weights == pytest.approx(
+        1.8e9, rel=0.05
+    )  # bytes of what folding leaves of 459 million numbers
     assert report["agrees"]
     assert report["agreement"]["nans"] == 0
     assert report["peak_gib"] < 14

@@ -4,8 +4,8 @@
     b ─┼─ mean of every tensor, over those that have it ─► one network, as fast as each
     c ─┘
 
-It works for trainings that share a start: between them lies no barrier of the loss, and their mean
-errs less than each of them.
+For trainings that share a start: the loss is then mostly flat between them. Score the mean before
+using it.
 
 Source: Model Soups, arXiv:2203.05482, Section 2 (the uniform soup).
 """
@@ -23,10 +23,11 @@ from hp_trainer.checkpoint import Checkpoint
 
 
 def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """One checkpoint without auxiliary modules and training state; heads are those of all.
+    """One checkpoint without auxiliary modules and training state.
 
-    What only some have, such as a head that was added later, is the mean over those. Running
-    statistics of batch norms are averaged like weights.
+    Its heads are those of the checkpoint with most, which must have all. What only some have, such
+    as a head that was added later, is the mean over those. Running statistics of batch norms are
+    averaged like weights.
 
     Raises:
         ConfigError: fewer than two, other families or networks, or a domain with other classes.

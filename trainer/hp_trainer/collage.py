@@ -50,7 +50,7 @@ class CollageSet:
 
     Args:
         people: photographs whose labels are background wherever nobody belongs to the person.
-        places: photographs with labels of their own, in other domains.
+        places: photographs with labels of their own, in the same or in other domains.
         domains: domains of the people's labels by name, for their left and right.
     """
 

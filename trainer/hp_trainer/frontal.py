@@ -47,16 +47,16 @@ class FrontalTally:
 def frontal(truth: np.ndarray, flip_pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     """Where (H, W) bool the people of a label map (H, W) uint8 are seen from the front.
 
-    People who touch are judged as one.
+    `flip_pairs`: ids of (left, right) parts; without any nobody is. People who touch are judged as
+    one.
     """
+    if not flip_pairs:
+        return np.zeros(truth.shape, bool)
     parts = ((truth > 0) & (truth != IGNORED)).astype(np.uint8)
     count, person = cv2.connectedComponents(parts, connectivity=8)
-    middles = [
+    left, right = (
         _middles(person, np.isin(truth, side), count) for side in zip(*flip_pairs, strict=True)
-    ]
-    if not middles:
-        return np.zeros(truth.shape, bool)
-    left, right = middles
+    )
     with np.errstate(invalid="ignore"):
         faces = left > right
     faces[0] = False
