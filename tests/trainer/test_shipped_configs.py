@@ -46,6 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder, domain in {**FOLDERS, "pascal_person_part": "pascal", "ccp": "ccp"}.items():
         for label in (root / folder / f"labels_{domain}").iterdir():
             (root / folder / "labels" / label.name).write_bytes(label.read_bytes())
+        (root / folder / "sided.txt").write_bytes((root / folder / "train.txt").read_bytes())
     return root
 
 
@@ -71,9 +72,11 @@ def test_it_trains_validates_and_saves(name: str, data: Path, source: Path, tmp_
         "sst-finetune": [f"train.init={source}"],
         "bundled-lean": [f"train.init={source}"],
         "bundled-deep": [f"train.init={source}"],
+        "bundled-sides": [f"train.init={source}"],
     }.get(name, TOY_SCHNET if name.startswith("schnet") else [])
     skin = data / "pascal_person_part" / "labels_ccp"
-    with patch.dict(os.environ, HP_DATA=str(data), HP_SKIN=str(skin)):
+    folders = {"HP_DATA": str(data), "HP_SKIN": str(skin), "HP_SIDES": str(data)}
+    with patch.dict(os.environ, folders):
         assert hp_train([name, *TOY, *more, "--output", str(tmp_path)]) == 0
     checkpoint = read_checkpoint(tmp_path / "last.pt")
     kinds = {key.partition(".")[0] for key in checkpoint.aux or {}}

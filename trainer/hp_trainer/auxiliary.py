@@ -102,7 +102,7 @@ class AuxConfig:
     """Compare logits and labels at 1/loss_stride of the crop (1: the paper; 2 saves memory)."""
     partial: float = 0.0
     """Weight of the loss on admissible sets, by which photographs labelled in one domain teach
-    the heads of others (0: the paper)."""
+    the heads of others, where their own labels are undecided (0: the paper)."""
 
     def __post_init__(self) -> None:
         for key, allowed in AUX_CHOICES.items():

@@ -158,7 +158,7 @@ class SSTTraining(nn.Module):
     def _partial(
         self, answers: Mapping[str, Sequence[Tensor]], labels: Labels
     ) -> dict[str, Tensor]:
-        """Loss on admissible sets for heads whose domain does not label the image itself.
+        """Loss on admissible sets where a head's own domain does not label a pixel.
 
         What several other domains say of an image is averaged over all their pixels.
         """
@@ -167,11 +167,11 @@ class SSTTraining(nn.Module):
             if source not in labels:
                 continue
             index, maps = labels[source]
-            own = labels[target][0] if target in labels else index[:0]
-            foreign = ~torch.isin(index, own)
-            if foreign.any():
-                logits = take(answers[target], index[foreign])
-                logits, target_maps = self._at_loss_size(logits, maps[foreign])
+            maps = unlabelled(maps, index, labels.get(target))
+            some = (maps != IGNORED).flatten(1).any(1)
+            if some.any():
+                logits = take(answers[target], index[some])
+                logits, target_maps = self._at_loss_size(logits, maps[some])
                 total, count = admissible_nll(logits, target_maps, sets.to(logits.device))
                 before = sums.get(target, (0.0, 0))
                 sums[target] = total + before[0], count + before[1]
@@ -224,6 +224,21 @@ def take(images: Sequence[Tensor], index: Tensor) -> Tensor:
     `index_select` gives the same; its gradient is added image by image and far slower on a CPU.
     """
     return torch.stack([images[i] for i in index.tolist()])
+
+
+def unlabelled(maps: Tensor, index: Tensor, own: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Label maps (n, H, W) of the images `index` (n,), ignored where `own` labels have a class.
+
+    `own`: indices and label maps of the images that another domain labels, None if it has none.
+    """
+    if own is None:
+        return maps
+    theirs = {image: row for row, image in enumerate(own[0].tolist())}
+    maps = maps.clone()
+    for row, image in enumerate(index.tolist()):
+        if image in theirs:
+            maps[row][own[1][theirs[image]] != IGNORED] = IGNORED
+    return maps
 
 
 def _admissible_sets(domains: Mapping[str, Domain]) -> dict[Pair, Tensor]:
