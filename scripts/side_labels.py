@@ -1,14 +1,16 @@
 """Write labels of the sides of limbs and shoes that were told by hand.
 
-    python scripts/side_labels.py --data DATA --skin SKIN -o OUT
+    python scripts/side_labels.py --data DATA -o OUT [--checkpoint CHECKPOINT --size 352x352]
 
-DATA holds pascal_person_part/ and ccp/ in the neutral layout, SKIN the labels of bare skin on the
-limbs of the former by scripts/skin_labels.py. The strokes are in scripts/sides/.
+DATA holds pascal_person_part/ and ccp/ in the neutral layout; the strokes are in scripts/sides/.
 
-OUT/pascal_person_part: labels_atr, labels_cihp, labels_lip with arms and legs that are bare, all
-else undecided. OUT/ccp: the derived labels, with the sides they left undecided. `sided.txt` lists
-the photographs with strokes (of ccp: on legs or shoes), `train.txt` all. Images are a link to those
-of DATA. OUT appears when all is written. See hp_trainer.sides.
+OUT/pascal_person_part: labels_atr and labels_cihp with the arms and legs that are told,
+bare by their colour or by eye; limbs that are covered by their colour have the garment that the
+network of CHECKPOINT finds likeliest, if one is given and it is no shoe; all else is undecided.
+OUT/ccp: the derived labels, with the sides they left undecided.
+`train.txt` lists all photographs, `sided.txt` those with strokes (of ccp: on legs or shoes),
+`crossed.txt` those whose left shoe is on the left. Images are a link to those of DATA. OUT appears
+when all is written. See hp_trainer.sides and .skin.
 """
 
 from __future__ import annotations
@@ -16,99 +18,157 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from hp_sdk.domains import load_domain
+from hp_sdk.domains import Domain, admissible, load_domain
 from hp_sdk.errors import DataError, HpError
 from hp_sdk.files import write_bytes, write_folder
 from hp_trainer.augment import IGNORED
+from hp_trainer.checkpoint import build_from_checkpoint, read_checkpoint
+from hp_trainer.cli.evaluate import size_hw
+from hp_trainer.evaluate import Predictor, input_spec, network_predictor
 from hp_trainer.layouts import PhotoSet
-from hp_trainer.sides import Stroke, connected, read_strokes, side_map
+from hp_trainer.models.sst import SST
+from hp_trainer.sides import connected, read_strokes, side_map
+from hp_trainer.skin import bare_and_covered, colour_evidence, garments
 
 STROKES = Path(__file__).parent / "sides"
 PASCAL, CCP = load_domain("pascal"), load_domain("ccp")
-ARMS, LEGS = PASCAL.indices("arms"), PASCAL.indices("legs")
+UPPER_ARMS, LOWER_ARMS = PASCAL.indices("arms")
+ARMS, LEGS = (UPPER_ARMS, LOWER_ARMS), PASCAL.indices("legs")
 SKIN, SHOES = CCP.index("skin"), CCP.indices(
     "shoes", "boots", "flats", "heels", "loafers", "pumps", "sandals", "sneakers", "wedges", "clogs"
 )  # fmt: skip
-TARGETS = {name: load_domain(name) for name in ("atr", "cihp", "lip")}
+TARGETS = {name: load_domain(name) for name in ("atr", "cihp")}
 SIDED = [f"{side}-{part}" for part in ("arm", "leg", "shoe") for side in ("left", "right")]
+BARE = (*SIDED[:4], "torso-skin", "face", "hair", "bag", "background")
 
 Maps = dict[str, np.ndarray]
+PartsOf = Callable[[np.ndarray, Maps], tuple[np.ndarray, Maps]]
+"""Image and its labels → numbered parts, and by domain what is known of the other pixels."""
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--skin", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--size", type=size_hw, default=(352, 352))
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
-    ccp = {"ccp": "labels"} | {name: f"labels_{name}" for name in TARGETS}
-    pascal = {"pascal": "labels", "ccp": str(args.skin.resolve())}
     try:
-        with write_folder(args.output, marker="about.json") as folder:
-            limbs = PhotoSet(args.data / "pascal_person_part", pascal, "train")
-            fashion = PhotoSet(args.data / "ccp", ccp, "train")
-            told = {
-                "pascal_person_part": write_set(limbs, folder, bare_limbs, SIDED),
-                "ccp": write_set(fashion, folder, undecided, SIDED[2:]),
-            }
-            write_bytes(folder / "about.json", (json.dumps(told, indent=1) + "\n").encode())
+        dress = predictors(args.checkpoint, args.size) if args.checkpoint else {}
+        write_labels(args.data, dress, args.output)
     except HpError as exc:
         sys.exit(f"side_labels: {exc}")
 
 
-def write_set(
-    photos: PhotoSet, output: Path, parts: Callable[[Maps], np.ndarray], wanted: list[str]
-) -> int:
+def write_labels(data: Path, dress: dict[str, Predictor], output: Path) -> None:
+    """Both sets; `dress` says by domain which garment is likeliest."""
+    ccp = {"ccp": "labels"} | {name: f"labels_{name}" for name in TARGETS}
+    body = PhotoSet(data / "pascal_person_part", {"pascal": "labels"}, "train")
+    fashion = PhotoSet(data / "ccp", ccp, "train")
+    limbs = Limbs(colour_evidence(garments(data / "ccp")), dress)
+    with write_folder(output, marker="about.json") as folder:
+        told = {
+            "pascal_person_part": write_set(body, folder, limbs, SIDED),
+            "ccp": write_set(fashion, folder, undecided, SIDED[2:]),
+        }
+        write_bytes(folder / "about.json", (json.dumps(told, indent=1) + "\n").encode())
+
+
+def write_set(photos: PhotoSet, output: Path, parts_of: PartsOf, wanted: Sequence[str]) -> int:
     """Labels of all photographs; returns how many have a stroke of a class that is `wanted`."""
     root = Path(photos.root)
     strokes = read_strokes(STROKES / f"{root.name}.txt")
     folder = output / root.name
     folder.mkdir()
     (folder / "images").symlink_to((root / "images").resolve())
+    for name in TARGETS:
+        (folder / f"labels_{name}").mkdir()
     rng = np.random.default_rng(0)
+    crossed = []
     for index in tqdm(range(len(photos)), desc=root.name, unit="photo", disable=None):
         photo = photos.ids[index]
-        _, labels = photos.load(index, rng)
-        mine = strokes.get(photo, [])
-        try:
-            told = {name: sides(parts(labels), mine, name) for name in TARGETS}
-        except DataError as exc:
-            raise DataError(f"{root.name} {photo}: {exc}") from exc
-        for name, known in told.items():
-            before = labels.get(name, np.full_like(known, IGNORED))
-            merged = np.where(before == IGNORED, known, before)
-            place = folder / f"labels_{name}"
-            place.mkdir(exist_ok=True)
-            write_bytes(place / f"{photo}.png", cv2.imencode(".png", merged)[1].tobytes())
+        parts, known = parts_of(*photos.load(index, rng))
+        for name, domain in TARGETS.items():
+            try:
+                told = side_map(parts, strokes.get(photo, []), ids_of(domain))
+            except DataError as exc:
+                raise DataError(f"{root.name} {photo}: {exc}") from exc
+            known[name] = np.where(told == IGNORED, known[name], told)
+            png = cv2.imencode(".png", known[name])[1].tobytes()
+            write_bytes(folder / f"labels_{name}" / f"{photo}.png", png)
+        if has_crossed_feet(known["cihp"], TARGETS["cihp"]):
+            crossed.append(photo)
     sided = [p for p in photos.ids if any(s.name in wanted for s in strokes.get(p, ()))]
-    write_bytes(folder / "train.txt", "".join(f"{p}\n" for p in photos.ids).encode())
-    write_bytes(folder / "sided.txt", "".join(f"{p}\n" for p in sided).encode())
+    for split, ids in (("train", photos.ids), ("sided", sided), ("crossed", crossed)):
+        write_bytes(folder / f"{split}.txt", "".join(f"{photo}\n" for photo in ids).encode())
     return len(sided)
 
 
-def sides(parts: np.ndarray, strokes: list[Stroke], domain: str) -> np.ndarray:
-    """What the strokes say, in the ids of a domain."""
-    return side_map(parts, strokes, {name: TARGETS[domain].index(name) for name in SIDED})
+def ids_of(domain: Domain) -> dict[str, int]:
+    """The classes that strokes name."""
+    return {name: domain.index(name) for name in SIDED}
 
 
-def bare_limbs(labels: Maps) -> np.ndarray:
-    """Bare arms and legs of labels in `pascal` with skin in `ccp`, numbered."""
-    skin, limb = labels["ccp"] == SKIN, labels["pascal"]
-    return connected([skin & np.isin(limb, ARMS), skin & np.isin(limb, LEGS)], gap=7)
+def has_crossed_feet(labels: np.ndarray, domain: Domain) -> bool:
+    """Whether the left shoe of a label map (H, W) is, on average, left of the right one."""
+    left, right = (np.nonzero(labels == domain.index(shoe))[1] for shoe in SIDED[4:])
+    return min(len(left), len(right)) > 20 and bool(left.mean() < right.mean())
 
 
-def undecided(labels: Maps) -> np.ndarray:
-    """Skin and shoes of labels in `ccp` that neither derived label decides, numbered."""
+class Limbs:
+    """Arms and legs of labels in `pascal`: numbered, and dressed where colours say so."""
+
+    def __init__(self, evidence: np.ndarray, dress: dict[str, Predictor]) -> None:
+        self.evidence, self.dress = evidence, dress
+
+    def __call__(self, image: np.ndarray, labels: Maps) -> tuple[np.ndarray, Maps]:
+        """Bare arms, bare legs, other upper arms and other lower arms; garments on the others."""
+        body = labels["pascal"]
+        limb = np.where(np.isin(body, ARMS + LEGS), body, 0).astype(np.uint8)
+        bare, covered = bare_and_covered(image, limb, self.evidence)
+        kinds = [
+            bare & np.isin(body, ARMS),
+            bare & np.isin(body, LEGS),
+            ~bare & (body == UPPER_ARMS),
+            ~bare & (body == LOWER_ARMS),
+        ]
+        known = {name: np.full_like(body, IGNORED) for name in TARGETS}
+        for name, predict in self.dress.items() if covered.any() else ():
+            worn = predict(image)
+            shoes = [TARGETS[name].index(shoe) for shoe in SIDED[4:]]
+            for part, allowed in enumerate(admissible("pascal", name) or ()):
+                fits = np.isin(worn, allowed) & ~np.isin(worn, shoes) & (body == part)
+                known[name][covered & fits] = worn[covered & fits]
+        return connected(kinds, gap=7), known
+
+
+def predictors(checkpoint: Path, size: tuple[int, int]) -> dict[str, Predictor]:
+    """What the heads of a checkpoint see if everything is a garment or a shoe."""
+    saved = read_checkpoint(checkpoint)
+    net = build_from_checkpoint(saved)
+    assert isinstance(net, SST)
+    for name, domain in TARGETS.items():
+        others = [domain.index(bare) for bare in BARE if bare in domain.names]
+        bias = net.get_parameter(f"heads.{name}.bias")
+        bias.data[others] = -1e4
+    spec = input_spec({**saved.input, "size_hw": list(size)})
+    return {name: network_predictor(net, name, spec) for name in TARGETS}
+
+
+def undecided(image: np.ndarray, labels: Maps) -> tuple[np.ndarray, Maps]:
+    """Skin and shoes of labels in `ccp` that neither derived label decides; the derived labels."""
+    del image
     tags, open_ = labels["ccp"], (labels["cihp"] == IGNORED) & (labels["atr"] == IGNORED)
-    return connected([open_ & (tags == SKIN), open_ & np.isin(tags, SHOES)], gap=3)
+    parts = connected([open_ & (tags == SKIN), open_ & np.isin(tags, SHOES)], gap=3)
+    return parts, {name: labels[name] for name in TARGETS}
 
 
 if __name__ == "__main__":

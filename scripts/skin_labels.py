@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -23,15 +22,12 @@ from tqdm import tqdm
 from hp_sdk.domains import load_domain
 from hp_sdk.errors import HpError
 from hp_sdk.files import write_bytes, write_folder
-from hp_trainer.augment import IGNORED
 from hp_trainer.layouts import PhotoSet
-from hp_trainer.skin import colour_evidence, skin_labels
+from hp_trainer.skin import colour_evidence, garments, skin_labels
 
 CCP, PASCAL = load_domain("ccp"), load_domain("pascal")
 SKIN = CCP.index("skin")
 ABOUT = "about.json"
-NEITHER = (0, IGNORED, SKIN, *CCP.indices("hair"))
-"""What is no garment."""
 
 
 def main() -> None:
@@ -64,15 +60,6 @@ def write_labels(args: argparse.Namespace) -> None:
             png = cv2.imencode(".png", found)[1].tobytes()
             write_bytes(folder / f"{photos.ids[index]}.png", png)
         write_bytes(folder / ABOUT, (json.dumps(told, indent=1) + "\n").encode())
-
-
-def garments(root: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Photographs of a set labelled in `ccp`, with where they show skin and where garments."""
-    photos = PhotoSet(root, {"ccp": "labels"}, "train")
-    rng = np.random.default_rng(0)
-    for index in range(len(photos)):
-        image, labels = photos.load(index, rng)
-        yield image, labels["ccp"] == SKIN, ~np.isin(labels["ccp"], NEITHER)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder, domain in {**FOLDERS, "pascal_person_part": "pascal", "ccp": "ccp"}.items():
         for label in (root / folder / f"labels_{domain}").iterdir():
             (root / folder / "labels" / label.name).write_bytes(label.read_bytes())
-        (root / folder / "sided.txt").write_bytes((root / folder / "train.txt").read_bytes())
+        for split in ("sided", "crossed"):
+            list_ = root / folder / "train.txt"
+            (root / folder / f"{split}.txt").write_bytes(list_.read_bytes())
     return root
 
 

@@ -11,12 +11,15 @@ Source: Statistical Color Models with Application to Skin Detection, IJCV 46(1),
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from hp_sdk.domains import load_domain
 from hp_trainer.augment import IGNORED
+from hp_trainer.layouts import PhotoSet
 
 BINS = 32
 """Steps of each of R, G and B."""
@@ -26,7 +29,7 @@ WINDOW = 9
 """Side of the neighbourhood, in pixels, whose evidence is averaged."""
 REPEATED = cv2.BORDER_REPLICATE
 CLEAR = 1.5
-"""Mean log-ratio above which a pixel is called skin."""
+"""Mean log-ratio above which a pixel is called skin; below minus that it is a garment."""
 
 
 def colour_evidence(
@@ -49,22 +52,45 @@ def colour_evidence(
     return np.log(skin / garment).astype(np.float32)
 
 
+def garments(root: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Photographs of a set labelled in `ccp`, with where they show skin and where garments."""
+    ccp = load_domain("ccp")
+    skin = ccp.index("skin")
+    neither = (0, IGNORED, skin, *ccp.indices("hair"))
+    photos = PhotoSet(root, {"ccp": "labels"}, "train")
+    rng = np.random.default_rng(0)
+    for index in range(len(photos)):
+        image, labels = photos.load(index, rng)
+        yield image, labels["ccp"] == skin, ~np.isin(labels["ccp"], neither)
+
+
 def skin_labels(
     image: np.ndarray, parts: np.ndarray, evidence: np.ndarray, *, skin_id: int
 ) -> np.ndarray:
     """Label map (H, W) uint8: `skin_id` where a part's colour is clearly that of skin, else 255.
 
-    `image` (H, W, 3) uint8 RGB; `parts` (H, W) uint8, 0 where no part may be bare. The evidence is
-    averaged over the pixels of the same part nearby.
+    `image` (H, W, 3) uint8 RGB; `parts` (H, W) uint8, 0 where no part may be bare.
+    """
+    bare, _ = bare_and_covered(image, parts, evidence)
+    return np.where(bare, skin_id, IGNORED).astype(np.uint8)
+
+
+def bare_and_covered(
+    image: np.ndarray, parts: np.ndarray, evidence: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where (H, W) bool the colours of parts are clearly those of skin, and where of garments.
+
+    The evidence is averaged over the pixels of the same part nearby.
     """
     ratio = evidence.reshape(-1)[_cells(image)]
-    labels = np.full(parts.shape, IGNORED, np.uint8)
+    bare, covered = np.zeros((2, *parts.shape), bool)
     for part in np.unique(parts[parts > 0]):
         inside = (parts == part).astype(np.float32)
         total, count = (cv2.blur(plane, (WINDOW, WINDOW)) for plane in (ratio * inside, inside))
-        clear = total > CLEAR * np.maximum(count, WINDOW**-2 / 2)
-        labels[clear & (inside > 0)] = skin_id
-    return labels
+        clear = CLEAR * np.maximum(count, WINDOW**-2 / 2)
+        bare |= (total > clear) & (inside > 0)
+        covered |= (total < -clear) & (inside > 0)
+    return bare, covered
 
 
 def _cells(image: np.ndarray) -> np.ndarray:
