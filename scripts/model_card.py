@@ -72,7 +72,7 @@ def training_data(configs: list[Config], data: Path) -> list[dict[str, Any]]:
     for config in configs:
         for entry in config.data.sets:
             if entry.root:
-                names[Path(entry.root).name] = entry.split
+                names.setdefault(Path(entry.root).name, entry.split)
     found = []
     for name, split in names.items():
         about = json.loads((data / name / "labels.json").read_text("utf-8"))

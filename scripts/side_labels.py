@@ -1,6 +1,7 @@
 """Write labels of the sides of limbs and shoes that were told by hand.
 
     python scripts/side_labels.py --data DATA -o OUT [--checkpoint CHECKPOINT --size 352x352]
+        [--split train]
 
 DATA holds pascal_person_part/ and ccp/ in the neutral layout; the strokes are in scripts/sides/.
 
@@ -8,7 +9,7 @@ OUT/pascal_person_part: labels_atr and labels_cihp with the arms and legs that a
 bare by their colour or by eye; limbs that are covered by their colour have the garment that the
 network of CHECKPOINT finds likeliest, if one is given and it is no shoe; all else is undecided.
 OUT/ccp: the derived labels, with the sides they left undecided.
-`train.txt` lists all photographs, `sided.txt` those with strokes (of ccp: on legs or shoes),
+`<split>.txt` lists all photographs, `sided.txt` those with strokes (of ccp: on legs or shoes),
 `crossed.txt` those whose left shoe is on the left. Images are a link to those of DATA. OUT appears
 when all is written. See hp_trainer.sides and .skin.
 """
@@ -59,30 +60,33 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--size", type=size_hw, default=(352, 352))
+    parser.add_argument("--split", default="train", help="train or val; default: train")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     try:
         dress = predictors(args.checkpoint, args.size) if args.checkpoint else {}
-        write_labels(args.data, dress, args.output)
+        write_labels(args.data, args.split, dress, args.output)
     except HpError as exc:
         sys.exit(f"side_labels: {exc}")
 
 
-def write_labels(data: Path, dress: dict[str, Predictor], output: Path) -> None:
+def write_labels(data: Path, split: str, dress: dict[str, Predictor], output: Path) -> None:
     """Both sets; `dress` says by domain which garment is likeliest."""
     ccp = {"ccp": "labels"} | {name: f"labels_{name}" for name in TARGETS}
-    body = PhotoSet(data / "pascal_person_part", {"pascal": "labels"}, "train")
-    fashion = PhotoSet(data / "ccp", ccp, "train")
+    body = PhotoSet(data / "pascal_person_part", {"pascal": "labels"}, split)
+    fashion = PhotoSet(data / "ccp", ccp, split)
     limbs = Limbs(colour_evidence(garments(data / "ccp")), dress)
     with write_folder(output, marker="about.json") as folder:
         told = {
-            "pascal_person_part": write_set(body, folder, limbs, SIDED),
-            "ccp": write_set(fashion, folder, undecided, SIDED[2:]),
+            "pascal_person_part": write_set(body, split, folder, limbs, SIDED),
+            "ccp": write_set(fashion, split, folder, undecided, SIDED[2:]),
         }
         write_bytes(folder / "about.json", (json.dumps(told, indent=1) + "\n").encode())
 
 
-def write_set(photos: PhotoSet, output: Path, parts_of: PartsOf, wanted: Sequence[str]) -> int:
+def write_set(
+    photos: PhotoSet, split: str, output: Path, parts_of: PartsOf, wanted: Sequence[str]
+) -> int:
     """Labels of all photographs; returns how many have a stroke of a class that is `wanted`."""
     root = Path(photos.root)
     strokes = read_strokes(STROKES / f"{root.name}.txt")
@@ -107,8 +111,8 @@ def write_set(photos: PhotoSet, output: Path, parts_of: PartsOf, wanted: Sequenc
         if has_crossed_feet(known["cihp"], TARGETS["cihp"]):
             crossed.append(photo)
     sided = [p for p in photos.ids if any(s.name in wanted for s in strokes.get(p, ()))]
-    for split, ids in (("train", photos.ids), ("sided", sided), ("crossed", crossed)):
-        write_bytes(folder / f"{split}.txt", "".join(f"{photo}\n" for photo in ids).encode())
+    for name, ids in ((split, photos.ids), ("sided", sided), ("crossed", crossed)):
+        write_bytes(folder / f"{name}.txt", "".join(f"{photo}\n" for photo in ids).encode())
     return len(sided)
 
 

@@ -63,7 +63,35 @@ again='aux.domain_weights={pascal=2.0}'
 two two-again mean2 13 4000 train.ema=0.999 "$again"
 two two-third mean3 14 2500 "$again"
 two two-fourth mean3 15 1757 aux.partial=0.2 'aux.domain_weights={pascal=2.0,cihp=2.0}'
-mean final "$work/mean3.pt" "$work/two-again/last.pt" "$work/two-third/last.pt" "$work/two-fourth/last.pt"
+mean mean4 "$work/mean3.pt" "$work/two-again/last.pt" "$work/two-third/last.pt" "$work/two-fourth/last.pt"
+# Sides of limbs and shoes told by eye. Three heads from that mean: without these labels, then twice with them, and from the mean of
+# all four twice more, now with garments on limbs whose colour is no skin, and more of crossed feet.
+export HP_SIDES
+sided() { # name start seed steps, and what else differs
+    name=$1 start=$2 seed=$3 steps=$4; shift 4
+    hp-train $configs/bundled-sides.toml --output "$work/$name" --resume auto "train.init=\"$work/$start.pt\"" train.seed="$seed" \
+        train.steps="$steps" "$@"
+}
+body='root="$HP_DATA/pascal_person_part",cache_px=448,labels={pascal="labels"}'
+limbs='root="$HP_SIDES/pascal_person_part",cache_px=448,labels={pascal="$HP_DATA/pascal_person_part/labels",atr="labels_atr",cihp="labels_cihp"}'
+derived='root="$HP_SIDES/ccp",cache_px=448,labels={atr="$HP_DATA/ccp/labels_atr",cihp="$HP_DATA/ccp/labels_cihp"}'
+fashion='root="$HP_SIDES/ccp",cache_px=448,labels={atr="labels_atr",cihp="labels_cihp"}'
+sets() { # weight of limbs, of fashion with sides, number of dolls
+    echo "data.sets=[{$body},{$limbs,split=\"sided\",weight=$1},{$fashion},{$fashion,onto={$body}}," \
+        "{$fashion,split=\"sided\",weight=$2},{dolls=$3,size_hw=[224,224]}]"
+}
+HP_SIDES=$(realpath -m "$work/sides")
+[ -d "$HP_SIDES" ] || python scripts/side_labels.py --data "$HP_DATA" -o "$HP_SIDES"
+sided three mean4 20 2200 \
+    "data.sets=[{$body,weight=1.5},{$derived},{$derived,onto={$body}},{$derived,split=\"sided\",weight=1.5},{dolls=300,size_hw=[224,224]}]"
+sided sides mean4 21 2881 "$(sets 1.5 1.5 300)"
+sided sides-again mean4 22 2836 "$(sets 2.0 3.0 900)"
+mean mean5 "$work/mean4.pt" "$work/three/last.pt" "$work/sides/last.pt" "$work/sides-again/last.pt"
+HP_SIDES=$(realpath -m "$work/dressed")
+[ -d "$HP_SIDES" ] || python scripts/side_labels.py --data "$HP_DATA" --checkpoint "$work/mean4.pt" --size "$size" -o "$HP_SIDES"
+sided crossed mean5 31 STEPS1
+sided crossed-again mean5 32 STEPS2 data.sets.1.weight=1.5 data.sets.4.weight=1.5 data.sets.5.weight=20.0
+mean final TODO
 python scripts/adjust_background.py "$work/final.pt" -o "$work/adjusted.pt" --size "$size" --json "$work/shifts.json" \
     --list "$HP_DATA/pascal_person_part:pascal:labels:train:400" --list "$HP_DATA/ccp:cihp:labels_cihp:train:80" \
     --list "$HP_DATA/ccp:atr:labels_atr:train:80" --list "$HP_DATA/ccp:lip:labels_lip:train:80" \
