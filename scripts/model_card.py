@@ -1,10 +1,12 @@
 """Put a model card together from what was measured: scores, data descriptions, configurations.
 
     python scripts/model_card.py --data DATA --configs A.toml B.toml --runs RUN_A RUN_B \
-        --scores scores/*.json --json card.json --markdown docs/model_card.md
+        --checkpoint adjusted.pt --scores scores/*.json --sides scores/sides/*.json \
+        --json card.json --markdown docs/model_card.md
 
 Nothing in the card is typed by hand but the two paragraphs on intended use and limits below;
-numbers come from hp-eval's JSON files, licences from the `labels.json` of each data set.
+numbers come from hp-eval's JSON files, licences from the `labels.json` of each data set. --sides
+are scores on the labels of scripts/side_labels.py.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 from hp_sdk.files import write_bytes
 from hp_trainer.checkpoint import read_checkpoint
 from hp_trainer.config import Config, load_config
+from hp_trainer.sides import read_strokes
 
 INTENDED = (
     "Trying the SDK, prototypes, tests of integrations, photographs of one or a few people who "
@@ -49,6 +52,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
     parser.add_argument("--checkpoint", type=Path, required=True, help="what was exported")
     parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    parser.add_argument("--sides", type=Path, nargs="+", required=True, help="scores of told sides")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--markdown", type=Path, required=True)
     args = parser.parse_args()
@@ -61,6 +65,8 @@ def main() -> None:
         "background_shift": read_checkpoint(args.checkpoint).train.get("background_shift", {}),
         "protocol": "original resolution, 255 ignored, background included, no augmentation",
         "metrics": [json.loads(path.read_text("utf-8")) for path in args.scores],
+        "sides": [json.loads(path.read_text("utf-8")) for path in args.sides],
+        "told": {name: told(args.data / name) for name in ("pascal_person_part", "ccp")},
     }
     write_bytes(args.json, (json.dumps(card, indent=1) + "\n").encode())
     write_bytes(args.markdown, markdown(card).encode())
@@ -93,6 +99,12 @@ def training_data(configs: list[Config], data: Path) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def told(root: Path) -> int:
+    """Number of training photographs of a set with sides told by eye."""
+    strokes = read_strokes(Path(__file__).parent / "sides" / f"{root.name}.txt")
+    return len(strokes.keys() & (root / "train.txt").read_text("utf-8").split())
 
 
 def recipe(path: Path, run: Path) -> dict[str, Any]:
@@ -148,6 +160,25 @@ def markdown(card: dict[str, Any]) -> str:
         known = {k: v for k, v in m["per_class_iou"].items() if v is not None}
         listed = ", ".join(f"{name} {100 * v:.0f}" for name, v in known.items())
         lines += [f"* **{m['data']} / {m['domain']}**: {listed}"]
+    lines += [
+        "",
+        "### Left and right told by eye",
+        "",
+        "People of the validation lists whose sides were told by eye "
+        "(`scripts/side_labels.py`): of pascal_person_part all bare limbs, in any pose; of ccp all "
+        "limbs and shoes of those people whose legs or shoes the derived labels leave undecided, "
+        "many of them crossed.",
+        "",
+        "| data | head | photographs | left/right confused | arms | legs | shoes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for m in card["sides"]:
+        pairs = m["left_right_confusion"]["pairs"]
+        each = [_per_cent(pairs[f"left-{p} / right-{p}"]) for p in ("arm", "leg", "shoe")]
+        overall = _per_cent(m["left_right_confusion"]["overall"])
+        lines.append(
+            f"| {m['data']} | {m['domain']} | {m['images']} | {overall} | {' | '.join(each)} |"
+        )
     lines += ["", "## Training data", "", "| set | split | images | labels | source | licence |"]
     lines += ["|---|---|---|---|---|---|"]
     for d in card["training_data"]:
@@ -157,6 +188,9 @@ def markdown(card: dict[str, Any]) -> str:
             f"| {d['licence']} |"
         )
     lines += [
+        "",
+        "Besides, sides of limbs and shoes told by eye (`scripts/sides/`): "
+        + ", ".join(f"{count} photographs of {name}" for name, count in card["told"].items()),
         "",
         "## Recipe",
         "",

@@ -1,4 +1,4 @@
-"""Write labels of the sides of limbs and shoes that were told by hand.
+"""Write labels of the sides of limbs and shoes that were told by eye.
 
     python scripts/side_labels.py --data DATA -o OUT [--checkpoint CHECKPOINT --size 352x352]
         [--split train]
@@ -7,11 +7,12 @@ DATA holds pascal_person_part/ and ccp/ in the neutral layout; the strokes are i
 
 OUT/pascal_person_part: labels_atr and labels_cihp with the arms and legs that are told,
 bare by their colour or by eye; limbs that are covered by their colour have the garment that the
-network of CHECKPOINT finds likeliest, if one is given and it is no shoe; all else is undecided.
-OUT/ccp: the derived labels, with the sides they left undecided.
+network of CHECKPOINT finds likeliest, if one is given, PASCAL's part admits it and it is no shoe;
+all else is undecided.
+OUT/ccp: the derived labels, with the sides that both of them left undecided.
 `<split>.txt` lists all photographs, `sided.txt` those with strokes (of ccp: on legs or shoes),
-`crossed.txt` those whose left shoe is on the left. Images are a link to those of DATA. OUT appears
-when all is written. See hp_trainer.sides and .skin.
+`crossed.txt` those whose left shoe is on the picture's left. Images are a link to those of DATA.
+OUT appears when all is written. See hp_trainer.sides and .skin.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -27,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hp_sdk.domains import Domain, admissible, load_domain
-from hp_sdk.errors import DataError, HpError
+from hp_sdk.errors import ConfigError, DataError, HpError
 from hp_sdk.files import write_bytes, write_folder
 from hp_trainer.augment import IGNORED
 from hp_trainer.checkpoint import build_from_checkpoint, read_checkpoint
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--size", type=size_hw, default=(352, 352))
-    parser.add_argument("--split", default="train", help="train or val; default: train")
+    parser.add_argument("--split", default="train", choices=("train", "val"))
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     try:
@@ -90,6 +91,7 @@ def write_set(
     """Labels of all photographs; returns how many have a stroke of a class that is `wanted`."""
     root = Path(photos.root)
     strokes = read_strokes(STROKES / f"{root.name}.txt")
+    check_ids(strokes, root)
     folder = output / root.name
     folder.mkdir()
     (folder / "images").symlink_to((root / "images").resolve())
@@ -116,13 +118,26 @@ def write_set(
     return len(sided)
 
 
+def check_ids(photos: Iterable[str], root: Path) -> None:
+    """Refuse strokes of photographs that no list names."""
+    lists = [path.read_text("utf-8").split() for path in sorted(root.glob("*.txt"))]
+    if strange := set(photos).difference(*lists):
+        raise DataError(
+            f"strokes name {', '.join(sorted(strange)[:5])}, which no list of {root} has; "
+            "correct the strokes"
+        )
+
+
 def ids_of(domain: Domain) -> dict[str, int]:
     """The classes that strokes name."""
     return {name: domain.index(name) for name in SIDED}
 
 
 def has_crossed_feet(labels: np.ndarray, domain: Domain) -> bool:
-    """Whether the left shoe of a label map (H, W) is, on average, left of the right one."""
+    """Whether the left shoe of a label map (H, W) is, on average, left of the right one.
+
+    Shoes of up to 20 pixels do not count. It is also true of people seen from behind.
+    """
     left, right = (np.nonzero(labels == domain.index(shoe))[1] for shoe in SIDED[4:])
     return min(len(left), len(right)) > 20 and bool(left.mean() < right.mean())
 
@@ -158,7 +173,12 @@ def predictors(checkpoint: Path, size: tuple[int, int]) -> dict[str, Predictor]:
     """What the heads of a checkpoint see if everything is a garment or a shoe."""
     saved = read_checkpoint(checkpoint)
     net = build_from_checkpoint(saved)
-    assert isinstance(net, SST)
+    heads = [domain.name for domain in saved.domains]
+    if not isinstance(net, SST) or not set(TARGETS) <= set(heads):
+        raise ConfigError(
+            f"{checkpoint} is {saved.family} with heads {', '.join(heads)}; name a checkpoint of "
+            f"SST with {' and '.join(TARGETS)}"
+        )
     for name, domain in TARGETS.items():
         others = [domain.index(bare) for bare in BARE if bare in domain.names]
         bias = net.get_parameter(f"heads.{name}.bias")

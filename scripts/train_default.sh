@@ -64,8 +64,8 @@ two two-again mean2 13 4000 train.ema=0.999 "$again"
 two two-third mean3 14 2500 "$again"
 two two-fourth mean3 15 1757 aux.partial=0.2 'aux.domain_weights={pascal=2.0,cihp=2.0}'
 mean mean4 "$work/mean3.pt" "$work/two-again/last.pt" "$work/two-third/last.pt" "$work/two-fourth/last.pt"
-# Sides of limbs and shoes told by eye. Three heads from that mean: without these labels, then twice with them, and from the mean of
-# all four twice more, now with garments on limbs whose colour is no skin, and more of crossed feet.
+# Sides of limbs and shoes told by eye. Three heads from that mean: without these labels, then twice with them; from the mean of all
+# four twice with garments on limbs whose colour is no skin, and more of crossed feet; from the mean with those twice more.
 export HP_SIDES
 sided() { # name start seed steps, and what else differs
     name=$1 start=$2 seed=$3 steps=$4; shift 4
@@ -89,8 +89,11 @@ sided sides-again mean4 22 2836 "$(sets 2.0 3.0 900)"
 mean mean5 "$work/mean4.pt" "$work/three/last.pt" "$work/sides/last.pt" "$work/sides-again/last.pt"
 HP_SIDES=$(realpath -m "$work/dressed")
 [ -d "$HP_SIDES" ] || python scripts/side_labels.py --data "$HP_DATA" --checkpoint "$work/mean4.pt" --size "$size" -o "$HP_SIDES"
-sided crossed mean5 31 STEPS1
-sided crossed-again mean5 32 STEPS2 data.sets.1.weight=1.5 data.sets.4.weight=1.5 data.sets.5.weight=20.0
+sided crossed mean5 31 2823
+sided crossed-again mean5 32 2842 data.sets.1.weight=1.5 data.sets.4.weight=1.5 data.sets.5.weight=20.0
+mean mean6 "$work/crossed/last.pt" "$work/crossed-again/last.pt" "$work/mean5.pt"
+sided merged mean6 33 STEPS1 data.sets.1.weight=2.0
+sided merged-again mean6 34 STEPS2 data.sets.1.weight=3.0 data.sets.4.weight=1.5 data.sets.5.weight=20.0
 mean final TODO
 python scripts/adjust_background.py "$work/final.pt" -o "$work/adjusted.pt" --size "$size" --json "$work/shifts.json" \
     --list "$HP_DATA/pascal_person_part:pascal:labels:train:400" --list "$HP_DATA/ccp:cihp:labels_cihp:train:80" \
@@ -101,7 +104,7 @@ hp-export "$work/adjusted.pt" -o "$work/bundle" --name universal --size "$size"
 score() { # data domain labels split
     hp-eval "$work/bundle" --data "$HP_DATA/$1" --domain "$2" --labels "$3" --split "$4" --json "$work/scores/$1.$2.json"
 }
-mkdir -p "$work/scores"
+mkdir -p "$work/scores/sides"
 score pascal_person_part pascal labels val
 score ccp cihp labels_cihp val
 score ccp atr labels_atr val
@@ -111,10 +114,20 @@ score ccp ccp labels val
 score cihp_samples cihp labels all
 score atr_samples atr labels all
 
+# the sides that labels leave open on the validation lists, told by eye
+[ -d "$work/told" ] || python scripts/side_labels.py --data "$HP_DATA" --split val -o "$work/told"
+for data in pascal_person_part ccp; do
+    hp-eval "$work/bundle" --data "$work/told/$data" --domain cihp --labels labels_cihp --split sided --json "$work/scores/sides/$data.json"
+done
+
 python scripts/model_card.py --data "$HP_DATA" \
     --configs $configs/bundled-low.toml $configs/bundled.toml $configs/bundled.toml $configs/bundled-lean.toml $configs/bundled-lean.toml $configs/bundled-lean.toml \
     $configs/bundled-deep.toml $configs/bundled-deep.toml $configs/bundled-deep.toml \
     $configs/bundled-deep.toml $configs/bundled-deep.toml $configs/bundled-deep.toml $configs/bundled-deep.toml $configs/bundled-deep.toml \
+    $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml \
+    $configs/bundled-sides.toml $configs/bundled-sides.toml \
     --runs "$work/low" "$work/full" "$work/again" "$work/lean" "$work/large" "$work/longer" "$work/two" "$work/deep" "$work/last" \
-    "$work/strong" "$work/limb-skin" "$work/two-again" "$work/two-third" "$work/two-fourth" --checkpoint "$work/adjusted.pt" --scores "$work"/scores/*.json --json "$work/card.json" --markdown docs/model_card.md
+    "$work/strong" "$work/limb-skin" "$work/two-again" "$work/two-third" "$work/two-fourth" "$work/three" "$work/sides" \
+    "$work/sides-again" "$work/crossed" "$work/crossed-again" "$work/merged" "$work/merged-again" \
+    --checkpoint "$work/adjusted.pt" --scores "$work"/scores/*.json --sides "$work"/scores/sides/*.json --json "$work/card.json" --markdown docs/model_card.md
 hp-export "$work/adjusted.pt" -o hp_sdk/bundles/universal --name universal --size "$size" --card "$work/card.json"

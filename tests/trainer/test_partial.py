@@ -1,4 +1,4 @@
-"""The loss on what labels of other domains admit, for heads that an image has no labels of."""
+"""The loss on what labels of other domains admit, where a head's own leave pixels undecided."""
 
 import torch
 from torch.nn import functional as F

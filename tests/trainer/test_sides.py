@@ -25,6 +25,23 @@ def stroke(name: str, *points: tuple[float, float]) -> Stroke:
     return Stroke(name, np.array(points, float))
 
 
+def test_bare_and_other_parts_of_an_arm_are_told_apart():
+    """A bare forearm below a sleeve: a stroke on one says nothing of the other."""
+    module, pascal = script(), load_domain("pascal")
+    body = np.zeros((40, 20), np.uint8)
+    body[:20, 5:15], body[20:, 5:15] = pascal.indices("upper-arms")[0], pascal.index("lower-arms")
+    image = np.full((40, 20, 3), 20, np.uint8)
+    image[20:] = 220
+    evidence = np.full((32, 32, 32), -5.0, np.float32)
+    evidence[16:, 16:, 16:] = 5.0
+    parts, known = module.Limbs(evidence, {})(image, {"pascal": body})
+    told = side_map(parts, [stroke("left-arm", (10, 30))], {"left-arm": 14})
+    assert (told[20:, 5:15] == 14).all()
+    assert (told[:20] == 255).all()
+    assert (known["cihp"] == 255).all()
+    assert len(np.unique(parts)) == 3
+
+
 def test_a_stroke_names_the_whole_part_it_lies_in_and_no_other():
     shoes = np.zeros((20, 30), bool)
     shoes[10:15, 2:8] = shoes[10:15, 20:28] = True
@@ -184,23 +201,46 @@ def test_the_script_fills_in_what_strokes_tell_and_keeps_what_was_decided(
     }
 
 
-def test_crossed_feet_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    data, cihp = tmp_path / "data", load_domain("cihp")
-    dolls(data, count=8, size=192)
+@pytest.mark.parametrize(
+    ("left", "right", "crossed"),
+    [(5, 20, True), (20, 5, False), (5, None, False), (None, 5, False), (None, None, False)],
+)
+def test_feet_are_crossed_where_the_left_shoe_is_on_the_left(
+    left: int | None, right: int | None, crossed: bool
+):
+    cihp, labels = load_domain("cihp"), np.full((30, 30), 255, np.uint8)
+    for name, column in (("left-shoe", left), ("right-shoe", right)):
+        if column is not None:
+            labels[20:26, column : column + 5] = cihp.index(name)
+    assert script().has_crossed_feet(labels, cihp) == crossed
+
+
+def test_strokes_of_no_photograph_are_an_error(
+    one_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for name in SETS:
-        (tmp_path / f"{name}.txt").write_text("")
-    out = tmp_path / "out"
-    run(data, tmp_path, out, monkeypatch)
-    photos = (out / "ccp" / "train.txt").read_text().split()
-    crossed = (out / "ccp" / "crossed.txt").read_text().split()
-    assert 0 < len(crossed) < len(photos)
-    for photo in photos:
-        truth = read_map(out / "ccp" / "labels_cihp", photo)
-        left, right = (
-            np.nonzero(truth == k)[1] for k in (cihp.index("left-shoe"), cihp.index("right-shoe"))
+        (tmp_path / f"{name}.txt").write_text("train_000009 left-arm 0,0\n")
+    with pytest.raises(SystemExit, match="strokes name train_000009, which no list"):
+        run(one_photo, tmp_path, tmp_path / "out", monkeypatch)
+
+
+def test_a_checkpoint_without_the_heads_is_an_error(
+    one_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    net = SST(PRESETS["sst-tiny"], [load_domain("pascal")])
+    saved = Checkpoint("sst", asdict(net.config), net.domains, net.state_dict())
+    write_checkpoint(tmp_path / "net.pt", saved)
+    with pytest.raises(
+        SystemExit, match="sst with heads pascal; name a checkpoint of SST with atr"
+    ):
+        run(
+            one_photo,
+            one_photo,
+            tmp_path / "out",
+            monkeypatch,
+            "--checkpoint",
+            f"{tmp_path}/net.pt",
         )
-        both = min(len(left), len(right)) > 20
-        assert (photo in crossed) == (both and np.mean(left) < np.mean(right))
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ TINY = 1e-30
 
 def resize_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """(N, Z, h, w) → (N, Z, *size_hw), bilinear with half-pixel centres, float32."""
+    if logits.shape[-2:] == torch.Size(size_hw):
+        return logits.float()
     return functional.interpolate(logits.float(), size=size_hw, mode="bilinear")
 
 
@@ -53,13 +55,10 @@ def admissible_nll(logits: Tensor, labels: Tensor, sets: Tensor) -> tuple[Tensor
     """
     source = torch.where(labels == IGNORED, 0, labels)
     valid = (labels != IGNORED) & sets.any(1)[source]
-    logits = logits.float()
-    weight = (logits - logits.amax(1, keepdim=True).detach()).exp()  # (N, Z_target, H, W)
-    with torch.autocast(logits.device.type, enabled=False):
-        allowed = functional.conv2d(weight, sets[:, :, None, None].float())  # (N, Z_source, H, W)
-    allowed = allowed.gather(1, source[:, None])[:, 0].clamp(min=TINY)
-    loss = weight.sum(1).log() - allowed.log()  # (N, H, W)
-    return (loss * valid).sum(), valid.sum()
+    logits = logits.float().movedim(1, -1)[valid]  # (P, Z_target)
+    weight = (logits - logits.amax(1, keepdim=True).detach()).exp()
+    allowed = (weight * sets[source[valid]]).sum(1).clamp(min=TINY)
+    return (weight.sum(1).log() - allowed.log()).sum(), valid.sum()
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:

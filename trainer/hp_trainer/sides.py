@@ -1,4 +1,4 @@
-"""Left and right told by hand: strokes through limbs and shoes whose side the labels leave open.
+"""Left and right told by eye: strokes through limbs and shoes whose side the labels leave open.
 
 A part, that is connected pixels whose side is unknown, takes the class of the strokes on it (lines
 `0552 right-leg 146,326 150,370 …`). Where strokes of several classes lie on it, as on crossed legs,
@@ -8,7 +8,7 @@ without strokes stay undecided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def read_strokes(path: Path) -> dict[str, list[Stroke]]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
         raise DataError(f"{path} cannot be read: {exc}; name a file of strokes") from exc
     strokes: dict[str, list[Stroke]] = {}
     for number, line in enumerate(lines, 1):
@@ -49,7 +49,7 @@ def read_strokes(path: Path) -> dict[str, list[Stroke]]:
         try:
             photo, name, *rest = words
             points = np.array([[float(v) for v in point.split(",")] for point in rest])
-            if points.ndim != 2 or points.shape[1] != 2:
+            if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
                 raise ValueError
         except ValueError:
             raise DataError(
@@ -59,17 +59,17 @@ def read_strokes(path: Path) -> dict[str, list[Stroke]]:
     return strokes
 
 
-def connected(kinds: Iterable[np.ndarray], gap: int) -> np.ndarray:
+def connected(kinds: Sequence[np.ndarray], gap: int) -> np.ndarray:
     """Number the connected parts of several kinds (H, W) bool: (H, W) int32, 0 where there is none.
 
-    Pixels of one kind belong together across up to `gap` - 1 others; later kinds lie on top.
+    Pixels of one kind belong together across up to `gap` - 1 others, `gap` being odd; later kinds
+    lie on top.
     """
-    parts = np.zeros((0, 0), np.int32)
+    parts = np.zeros(kinds[0].shape, np.int32)
     for kind in kinds:
-        parts = parts if parts.size else np.zeros(kind.shape, np.int32)
         closed = cv2.morphologyEx(kind.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((gap, gap)))
         pieces = cv2.connectedComponents(closed, connectivity=8)[1]
-        parts[kind] = pieces[kind] + parts.max(initial=0)
+        parts[kind] = pieces[kind] + parts.max()
     return parts
 
 

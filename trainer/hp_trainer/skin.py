@@ -53,7 +53,13 @@ def colour_evidence(
 
 
 def garments(root: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Photographs of a set labelled in `ccp`, with where they show skin and where garments."""
+    """Training photographs of a set labelled in `ccp`, and where they show skin and garments.
+
+    Yields (H, W, 3) uint8 RGB and twice (H, W) bool.
+
+    Raises:
+        DataError: the set cannot be read.
+    """
     ccp = load_domain("ccp")
     skin = ccp.index("skin")
     neither = (0, IGNORED, skin, *ccp.indices("hair"))
@@ -80,6 +86,7 @@ def bare_and_covered(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where (H, W) bool the colours of parts are clearly those of skin, and where of garments.
 
+    `image` (H, W, 3) uint8 RGB; `parts` (H, W) uint8, 0 where there is none.
     The evidence is averaged over the pixels of the same part nearby.
     """
     ratio = evidence.reshape(-1)[_cells(image)]

@@ -167,18 +167,34 @@ class SSTTraining(nn.Module):
             if source not in labels:
                 continue
             index, maps = labels[source]
-            maps = unlabelled(maps, index, labels.get(target))
+            maps = self._undecided(index, maps, labels.get(target))
             some = (maps != IGNORED).flatten(1).any(1)
             if some.any():
                 logits = take(answers[target], index[some])
-                logits, target_maps = self._at_loss_size(logits, maps[some])
-                total, count = admissible_nll(logits, target_maps, sets.to(logits.device))
+                logits, maps = at_loss_size(logits, maps[some], 1)
+                total, count = admissible_nll(logits, maps, sets.to(logits.device))
                 before = sums.get(target, (0.0, 0))
                 sums[target] = total + before[0], count + before[1]
         return {
             f"partial.{target}": total / count.clamp(min=1)
             for target, (total, count) in sums.items()
         }
+
+    def _undecided(self, index: Tensor, maps: Tensor, own: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Labels (n, H, W) of images `index` (n,) at loss size, ignored where `own` has a class.
+
+        `own`: images (m,) and maps (m, H, W) that the head's own domain labels, None without any.
+        """
+        maps = subsample_labels(maps, self.config.loss_stride)
+        if own is None:
+            return maps
+        rows = {image: row for row, image in enumerate(index.tolist())}
+        maps = maps.clone()
+        for image, known in zip(own[0].tolist(), own[1], strict=True):
+            if image in rows:
+                known = subsample_labels(known[None], self.config.loss_stride)[0]
+                maps[rows[image]].masked_fill_(known != IGNORED, IGNORED)
+        return maps
 
     def _segmentation(self, logits: Tensor, target: Tensor) -> Tensor:
         loss = self._cross_entropy(logits, target)
@@ -224,21 +240,6 @@ def take(images: Sequence[Tensor], index: Tensor) -> Tensor:
     `index_select` gives the same; its gradient is added image by image and far slower on a CPU.
     """
     return torch.stack([images[i] for i in index.tolist()])
-
-
-def unlabelled(maps: Tensor, index: Tensor, own: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Label maps (n, H, W) of the images `index` (n,), ignored where `own` labels have a class.
-
-    `own`: indices and label maps of the images that another domain labels, None if it has none.
-    """
-    if own is None:
-        return maps
-    theirs = {image: row for row, image in enumerate(own[0].tolist())}
-    maps = maps.clone()
-    for row, image in enumerate(index.tolist()):
-        if image in theirs:
-            maps[row][own[1][theirs[image]] != IGNORED] = IGNORED
-    return maps
 
 
 def _admissible_sets(domains: Mapping[str, Domain]) -> dict[Pair, Tensor]:
