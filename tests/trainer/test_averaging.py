@@ -52,6 +52,20 @@ def test_a_head_that_only_one_has_is_kept_as_it_is():
         assert all(torch.equal(found.model[name], both.model[name]) for name in alone)
 
 
+def test_heads_can_come_from_another_training_of_which_nothing_else_is_used():
+    a, b = trained(0, "pascal"), trained(1, "pascal")
+    more = trained(2, "pascal", "atr")
+    found = average([a, b], heads=more)
+    assert [d.name for d in found.domains] == ["pascal", "atr"]
+    for name, value in average([a, b]).model.items():
+        assert torch.equal(found.model[name], value)
+    alone = [name for name in more.model if name not in a.model]
+    assert alone
+    assert all(torch.equal(found.model[name], more.model[name]) for name in alone)
+    with pytest.raises(ConfigError, match=r"checkpoint 3 of 3 answers in 'atr', which"):
+        average([trained(0, "pascal", "lip", "ccp"), trained(1, "pascal")], heads=more)
+
+
 def test_sources_are_not_written_to():
     a, b = trained(0, "pascal"), trained(1, "pascal")
     before = {name: value.clone() for name, value in a.model.items()}

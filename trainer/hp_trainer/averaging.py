@@ -22,24 +22,27 @@ from hp_sdk.errors import ConfigError
 from hp_trainer.checkpoint import Checkpoint
 
 
-def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+def average(checkpoints: Sequence[Checkpoint], *, heads: Checkpoint | None = None) -> Checkpoint:
     """One checkpoint without auxiliary modules and training state.
 
     Its heads are those of the checkpoint with most, which must have all. What only some have, such
     as a head that was added later, is the mean over those. Running statistics of batch norms are
-    averaged like weights.
+    averaged like weights. Of `heads` nothing is used but the heads that none of the others has.
 
     Raises:
         ConfigError: fewer than two, other families or networks, or a domain with other classes.
     """
     if len(checkpoints) < 2:
         raise ConfigError("an average needs at least two checkpoints; name another")
-    widest = max(checkpoints, key=lambda each: len(each.domains))
+    given = [*checkpoints, heads] if heads else checkpoints
+    widest = max(given, key=lambda each: len(each.domains))
     known = {domain.name: domain.names for domain in widest.domains}
-    for number, each in enumerate(checkpoints, 1):
-        _check(each, widest, known, f"checkpoint {number} of {len(checkpoints)}")
-    model = {name: _mean([c.model[name] for c in checkpoints if name in c.model])
-             for name in widest.model}  # fmt: skip
+    for number, each in enumerate(given, 1):
+        _check(each, widest, known, f"checkpoint {number} of {len(given)}")
+    model = {}
+    for name in widest.model:
+        found = [each.model[name] for each in checkpoints if name in each.model]
+        model[name] = _mean(found or [widest.model[name]])
     return replace(widest, model=model, aux=None, train={})
 
 
