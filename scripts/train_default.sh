@@ -2,7 +2,7 @@
 # Train, score and bundle the default model `universal`.
 #   HP_DATA=/path/to/data scripts/train_default.sh [WORK_FOLDER]
 # HP_DATA holds pascal_person_part/ and ccp/ in the neutral layout (images/, labels*/, train.txt, val.txt).
-# Takes about eleven hours on 2 CPU cores (on a GPU: not measured); started again, it goes on where it was stopped.
+# Takes about thirteen hours on 2 CPU cores (on a GPU: not measured); started again, it goes on where it was stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${HP_DATA:?set HP_DATA to the folder of the labelled photographs}"
@@ -92,9 +92,10 @@ HP_SIDES=$(realpath -m "$work/dressed")
 sided crossed mean5 31 2823
 sided crossed-again mean5 32 2842 data.sets.1.weight=1.5 data.sets.4.weight=1.5 data.sets.5.weight=20.0
 mean mean6 "$work/crossed/last.pt" "$work/crossed-again/last.pt" "$work/mean5.pt"
-sided merged mean6 33 STEPS1 data.sets.1.weight=2.0
-sided merged-again mean6 34 STEPS2 data.sets.1.weight=3.0 data.sets.4.weight=1.5 data.sets.5.weight=20.0
-mean final TODO
+sided merged mean6 33 3280 data.sets.1.weight=2.0
+sided merged-again mean6 34 3267 data.sets.1.weight=3.0 data.sets.4.weight=1.5 data.sets.5.weight=20.0
+# the heads lip and ccp have not been trained since mean4: they come along
+mean final "$work/merged/last.pt" "$work/merged-again/last.pt" "$work/crossed/last.pt" "$work/crossed-again/last.pt" --heads-from "$work/mean6.pt"
 python scripts/adjust_background.py "$work/final.pt" -o "$work/adjusted.pt" --size "$size" --json "$work/shifts.json" \
     --list "$HP_DATA/pascal_person_part:pascal:labels:train:400" --list "$HP_DATA/ccp:cihp:labels_cihp:train:80" \
     --list "$HP_DATA/ccp:atr:labels_atr:train:80" --list "$HP_DATA/ccp:lip:labels_lip:train:80" \
