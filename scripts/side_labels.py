@@ -41,8 +41,7 @@ from hp_trainer.skin import bare_and_covered, colour_evidence, garments
 
 STROKES = Path(__file__).parent / "sides"
 PASCAL, CCP = load_domain("pascal"), load_domain("ccp")
-UPPER_ARMS, LOWER_ARMS = PASCAL.indices("arms")
-ARMS, LEGS = (UPPER_ARMS, LOWER_ARMS), PASCAL.indices("legs")
+ARMS, LEGS = PASCAL.indices("arms"), PASCAL.indices("legs")
 SKIN, SHOES = CCP.index("skin"), CCP.indices(
     "shoes", "boots", "flats", "heels", "loafers", "pumps", "sandals", "sneakers", "wedges", "clogs"
 )  # fmt: skip
@@ -149,15 +148,14 @@ class Limbs:
         self.evidence, self.dress = evidence, dress
 
     def __call__(self, image: np.ndarray, labels: Maps) -> tuple[np.ndarray, Maps]:
-        """Bare arms, bare legs, other upper arms and other lower arms; garments on the others."""
+        """Bare arms, bare legs, and what else each part of a limb has; garments on covered ones."""
         body = labels["pascal"]
         limb = np.where(np.isin(body, ARMS + LEGS), body, 0).astype(np.uint8)
         bare, covered = bare_and_covered(image, limb, self.evidence)
         kinds = [
             bare & np.isin(body, ARMS),
             bare & np.isin(body, LEGS),
-            ~bare & (body == UPPER_ARMS),
-            ~bare & (body == LOWER_ARMS),
+            *(~bare & (body == part) for part in ARMS + LEGS),
         ]
         known = {name: np.full_like(body, IGNORED) for name in TARGETS}
         for name, predict in self.dress.items() if covered.any() else ():
