@@ -47,7 +47,8 @@ SKIN, SHOES = CCP.index("skin"), CCP.indices(
 )  # fmt: skip
 TARGETS = {name: load_domain(name) for name in ("atr", "cihp")}
 SIDED = [f"{side}-{part}" for part in ("arm", "leg", "shoe") for side in ("left", "right")]
-BARE = (*SIDED[:4], "torso-skin", "face", "hair", "bag", "background")
+PLACES = {name: place for place, name in enumerate(SIDED)}
+NO_GARMENT = (*SIDED[:4], "torso-skin", "face", "hair", "bag", "background")
 
 Maps = dict[str, np.ndarray]
 PartsOf = Callable[[np.ndarray, Maps], tuple[np.ndarray, Maps]]
@@ -101,12 +102,13 @@ def write_set(
     for index in tqdm(range(len(photos)), desc=root.name, unit="photo", disable=None):
         photo = photos.ids[index]
         parts, known = parts_of(*photos.load(index, rng))
+        try:
+            told = side_map(parts, strokes.get(photo, []), PLACES)
+        except DataError as exc:
+            raise DataError(f"{root.name} {photo}: {exc}") from exc
         for name, domain in TARGETS.items():
-            try:
-                told = side_map(parts, strokes.get(photo, []), ids_of(domain))
-            except DataError as exc:
-                raise DataError(f"{root.name} {photo}: {exc}") from exc
-            known[name] = np.where(told == IGNORED, known[name], told)
+            for side, place in PLACES.items():
+                known[name][told == place] = domain.index(side)
             png = cv2.imencode(".png", known[name])[1].tobytes()
             write_bytes(folder / f"labels_{name}" / f"{photo}.png", png)
         if has_crossed_feet(known["cihp"], TARGETS["cihp"]):
@@ -125,11 +127,6 @@ def check_ids(photos: Iterable[str], root: Path) -> None:
             f"strokes name {', '.join(sorted(strange)[:5])}, which no list of {root} has; "
             "correct the strokes"
         )
-
-
-def ids_of(domain: Domain) -> dict[str, int]:
-    """The classes that strokes name."""
-    return {name: domain.index(name) for name in SIDED}
 
 
 def has_crossed_feet(labels: np.ndarray, domain: Domain) -> bool:
@@ -178,7 +175,7 @@ def predictors(checkpoint: Path, size: tuple[int, int]) -> dict[str, Predictor]:
             f"SST with {' and '.join(TARGETS)}"
         )
     for name, domain in TARGETS.items():
-        others = [domain.index(bare) for bare in BARE if bare in domain.names]
+        others = [domain.index(bare) for bare in NO_GARMENT if bare in domain.names]
         bias = net.get_parameter(f"heads.{name}.bias")
         bias.data[others] = -1e4
     spec = input_spec({**saved.input, "size_hw": list(size)})

@@ -1,30 +1,21 @@
 """The recorded exports of all presets: what a process took, what was said, what is kept."""
 
-import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "export_presets.py"
 MARKS = "<!-- presets: written by scripts/export_presets.py -->\n<!-- end -->\n"
-RECORD = SCRIPT.parents[1] / "docs" / "export" / "presets.json"
+RECORD = Path(__file__).resolve().parents[2] / "docs" / "export" / "presets.json"
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("export_presets", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("export_presets")
 
 
 def entry(script: ModuleType, preset: str, name: str, code: int = 0, words: str = "") -> Any:

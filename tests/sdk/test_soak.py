@@ -1,25 +1,12 @@
 """The soak script calls a leak a leak and steady noise steady."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "soak.py"
-
 
 @pytest.fixture(scope="module")
-def soak():
-    spec = importlib.util.spec_from_file_location("soak", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "soak", module)  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        yield module
+def soak(load_script):
+    return load_script("soak")
 
 
 def samples(soak, memory_mb, *, threads=lambda i: 4, files=lambda i: 9):

@@ -1,8 +1,8 @@
 """Sides told by strokes: whole parts, crossed legs, and strokes that are none."""
 
-import importlib.util
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -25,16 +25,16 @@ def stroke(name: str, *points: tuple[float, float]) -> Stroke:
     return Stroke(name, np.array(points, float))
 
 
-def test_bare_and_other_parts_of_an_arm_are_told_apart():
+def test_bare_and_other_parts_of_an_arm_are_told_apart(script: ModuleType):
     """A bare forearm below a sleeve: a stroke on one says nothing of the other."""
-    module, pascal = script(), load_domain("pascal")
+    pascal = load_domain("pascal")
     body = np.zeros((40, 20), np.uint8)
     body[:20, 5:15], body[20:, 5:15] = pascal.indices("upper-arms")[0], pascal.index("lower-arms")
     image = np.full((40, 20, 3), 20, np.uint8)
     image[20:] = 220
     evidence = np.full((32, 32, 32), -5.0, np.float32)
     evidence[16:, 16:, 16:] = 5.0
-    parts, known = module.Limbs(evidence, {})(image, {"pascal": body})
+    parts, known = script.Limbs(evidence, {})(image, {"pascal": body})
     told = side_map(parts, [stroke("left-arm", (10, 30))], {"left-arm": 14})
     assert (told[20:, 5:15] == 14).all()
     assert (told[:20] == 255).all()
@@ -120,16 +120,24 @@ def test_strokes_are_read_and_errors_name_the_line(tmp_path):
 
 
 SETS = {"pascal_person_part": "pascal", "ccp": "ccp"}
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("side_labels", SCRIPTS / "side_labels.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("side_labels")
+
+
+@pytest.fixture
+def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The script with strokes of its own."""
+
+    def call(data: Path, strokes: Path, out: Path, *more: str) -> None:
+        words = ["side_labels.py", "--data", str(data), "-o", str(out), *more]
+        monkeypatch.setattr("sys.argv", words)
+        monkeypatch.setattr(script, "STROKES", strokes)
+        script.main()
+
+    return call
 
 
 def read_map(folder: Path, photo: str) -> np.ndarray:
@@ -154,7 +162,7 @@ def inside(where: np.ndarray) -> str:
 
 
 def test_the_script_fills_in_what_strokes_tell_and_keeps_what_was_decided(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Callable[..., None]
 ):
     """On synthetic people whose left arm and shoe were taken out of the labels."""
     data, cihp = tmp_path / "data", load_domain("cihp")
@@ -178,7 +186,7 @@ def test_the_script_fills_in_what_strokes_tell_and_keeps_what_was_decided(
     for name, told in lines.items():
         (strokes / f"{name}.txt").write_text("\n".join(told))
     out = tmp_path / "out"
-    run(data, strokes, out, monkeypatch)
+    run(data, strokes, out)
 
     sided = {name: (out / name / "sided.txt").read_text().split() for name in lines}
     assert json.loads((out / "about.json").read_text()) == {n: len(s) for n, s in sided.items()}
@@ -206,26 +214,17 @@ def test_the_script_fills_in_what_strokes_tell_and_keeps_what_was_decided(
     [(5, 20, True), (20, 5, False), (5, None, False), (None, 5, False), (None, None, False)],
 )
 def test_feet_are_crossed_where_the_left_shoe_is_on_the_left(
-    left: int | None, right: int | None, crossed: bool
+    left: int | None, right: int | None, crossed: bool, script: ModuleType
 ):
     cihp, labels = load_domain("cihp"), np.full((30, 30), 255, np.uint8)
     for name, column in (("left-shoe", left), ("right-shoe", right)):
         if column is not None:
             labels[20:26, column : column + 5] = cihp.index(name)
-    assert script().has_crossed_feet(labels, cihp) == crossed
-
-
-def test_strokes_of_no_photograph_are_an_error(
-    one_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for name in SETS:
-        (tmp_path / f"{name}.txt").write_text("train_000009 left-arm 0,0\n")
-    with pytest.raises(SystemExit, match="strokes name train_000009, which no list"):
-        run(one_photo, tmp_path, tmp_path / "out", monkeypatch)
+    assert script.has_crossed_feet(labels, cihp) == crossed
 
 
 def test_a_checkpoint_without_the_heads_is_an_error(
-    one_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_photo: Path, tmp_path: Path, run: Callable[..., None]
 ):
     net = SST(PRESETS["sst-tiny"], [load_domain("pascal")])
     saved = Checkpoint("sst", asdict(net.config), net.domains, net.state_dict())
@@ -237,7 +236,6 @@ def test_a_checkpoint_without_the_heads_is_an_error(
             one_photo,
             one_photo,
             tmp_path / "out",
-            monkeypatch,
             "--checkpoint",
             f"{tmp_path}/net.pt",
         )
@@ -250,13 +248,23 @@ def one_photo(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_script_names_the_photograph_of_a_stroke_that_lies_in_no_part(
-    one_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        (
+            "train_000000",
+            "pascal_person_part train_000000: the stroke left-arm 0,0 lies",
+        ),
+        ("train_000009", "strokes name train_000009, which no list"),
+    ],
+)
+def test_a_stroke_of_no_part_or_no_photograph_is_an_error_and_writes_nothing(
+    photo: str, message: str, one_photo: Path, tmp_path: Path, run: Callable[..., None]
 ):
     for name in SETS:
-        (tmp_path / f"{name}.txt").write_text("train_000000 left-arm 0,0\n")
-    with pytest.raises(SystemExit, match="pascal_person_part train_000000: the stroke left-arm"):
-        run(one_photo, tmp_path, tmp_path / "out", monkeypatch)
+        (tmp_path / f"{name}.txt").write_text(f"{photo} left-arm 0,0\n")
+    with pytest.raises(SystemExit, match=message):
+        run(one_photo, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -265,10 +273,10 @@ def test_the_script_names_the_photograph_of_a_stroke_that_lies_in_no_part(
     [("pants", {"upper-legs", "lower-legs"}), ("upper-clothes", {"upper-arms", "upper-legs"})],
 )
 def test_covered_limbs_get_the_garment_that_a_network_finds_likeliest(
-    worn: str, dressed: set[str], one_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worn: str, dressed: set[str], one_photo: Path, tmp_path: Path, run: Callable[..., None]
 ):
     """Where the part admits it: trousers are no sleeves; skin does not count. Shoes: see below."""
-    found, rows = labels_by_a_network_that_likes(worn, one_photo, tmp_path, monkeypatch)
+    found, rows = labels_by_a_network_that_likes(worn, one_photo, tmp_path, run)
     garment = load_domain("cihp").index(worn)
     for name, where in rows.items():
         assert (found[where, 26:44] == (garment if name in dressed else 255)).all()
@@ -276,15 +284,15 @@ def test_covered_limbs_get_the_garment_that_a_network_finds_likeliest(
 
 
 def test_where_a_network_sees_a_shoe_the_label_stays_undecided(
-    one_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_photo: Path, tmp_path: Path, run: Callable[..., None]
 ):
     """Lower legs reach down to the sole, and nobody has told whose shoe it is."""
-    found, _ = labels_by_a_network_that_likes("left-shoe", one_photo, tmp_path, monkeypatch)
+    found, _ = labels_by_a_network_that_likes("left-shoe", one_photo, tmp_path, run)
     assert (found == 255).all()
 
 
 def labels_by_a_network_that_likes(
-    worn: str, one_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worn: str, one_photo: Path, tmp_path: Path, run: Callable[..., None]
 ) -> tuple[np.ndarray, dict[str, slice]]:
     """Its labels of a person in cloth, and the rows of their parts: skin before `worn`."""
     domains = [load_domain(name) for name in ("atr", "cihp")]
@@ -314,16 +322,7 @@ def labels_by_a_network_that_likes(
     cv2.imwrite(str(root / "labels" / "train_000000.png"), body)
 
     words = ("--checkpoint", str(tmp_path / "net.pt"), "--size", "64x64")
-    run(one_photo, tmp_path, tmp_path / "out", monkeypatch, *words)
+    run(one_photo, tmp_path, tmp_path / "out", *words)
     found = read_map(tmp_path / "out" / "pascal_person_part" / "labels_cihp", "train_000000")
     assert (found[body == 0] == 255).all()
     return found, rows
-
-
-def run(data: Path, strokes: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
-    """The script with strokes of its own."""
-    module = script()
-    words = ["side_labels.py", "--data", str(data), "-o", str(out), *more]
-    monkeypatch.setattr("sys.argv", words)
-    monkeypatch.setattr(module, "STROKES", strokes)
-    module.main()

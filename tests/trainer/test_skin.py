@@ -1,8 +1,8 @@
 """Weak labels of bare skin: learned colours, one part at a time, undecided where unclear."""
 
-import importlib.util
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -62,16 +62,6 @@ def test_a_part_is_judged_by_its_own_pixels_alone(evidence: np.ndarray):
     assert (found[:, 20:] == 255).all()
 
 
-def script() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "scripts" / "skin_labels.py"
-    spec = importlib.util.spec_from_file_location("skin_labels", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def read_map(folder: Path, name: str) -> np.ndarray:
     pixels = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_UNCHANGED)
     assert pixels is not None
@@ -79,7 +69,9 @@ def read_map(folder: Path, name: str) -> np.ndarray:
 
 
 def test_the_script_writes_one_label_map_for_every_photograph(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    load_script: Callable[[str], ModuleType],
 ):
     root, out = tmp_path / "dolls", tmp_path / "skin"
     write_dataset(root, count=3, seed=0, size_hw=(96, 96), split="train")
@@ -89,7 +81,7 @@ def test_the_script_writes_one_label_map_for_every_photograph(
     shutil.copytree(root / "labels_pascal", parts / "labels")
     words = ["skin_labels.py", "--from", str(root), "--to", str(parts), "-o", str(out)]
     monkeypatch.setattr("sys.argv", words)
-    module = script()
+    module = load_script("skin_labels")
     module.main()
     ids = (root / "train.txt").read_text().split()
     assert sorted(p.stem for p in out.glob("*.png")) == sorted(ids)
