@@ -8,7 +8,8 @@ DATA holds pascal_person_part/ and ccp/ in the neutral layout; the strokes are i
 OUT/pascal_person_part: labels_atr and labels_cihp with the arms and legs that are told,
 bare by their colour or by eye; limbs that are covered by their colour have the garment that the
 network of CHECKPOINT finds likeliest, if one is given, PASCAL's part admits it and it is no shoe;
-all else is undecided.
+all else is undecided. labels_pascal_sides has the sides of all limbs that are told, covered or
+bare, in the domain that OUT/pascal_sides.json names.
 OUT/ccp: the derived labels, with the sides that both of them left undecided.
 `<split>.txt` lists all photographs, `sided.txt` those with strokes (of ccp: on legs or shoes),
 `crossed.txt` those whose left shoe is on the picture's left. Images are a link to those of DATA.
@@ -35,6 +36,7 @@ from hp_trainer.checkpoint import build_from_checkpoint, read_checkpoint
 from hp_trainer.cli.evaluate import size_hw
 from hp_trainer.evaluate import Predictor, input_spec, network_predictor
 from hp_trainer.layouts import PhotoSet
+from hp_trainer.limbs import limb_side_map, limb_sides
 from hp_trainer.models.sst import SST
 from hp_trainer.sides import connected, read_strokes, side_map
 from hp_trainer.skin import bare_and_covered, colour_evidence, garments
@@ -82,6 +84,7 @@ def write_labels(data: Path, split: str, dress: dict[str, Predictor], output: Pa
             "pascal_person_part": write_set(body, split, folder, limbs, SIDED),
             "ccp": write_set(fashion, split, folder, undecided, SIDED[2:]),
         }
+        told["limbs"] = write_limbs(body, folder)
         write_bytes(folder / "about.json", (json.dumps(told, indent=1) + "\n").encode())
 
 
@@ -117,6 +120,42 @@ def write_set(
     for name, ids in ((split, photos.ids), ("sided", sided), ("crossed", crossed)):
         write_bytes(folder / f"{name}.txt", "".join(f"{photo}\n" for photo in ids).encode())
     return len(sided)
+
+
+def write_limbs(photos: PhotoSet, output: Path) -> int:
+    """Sides of covered and bare limbs; returns how many photographs have one that is told.
+
+    `output` holds what `write_set` wrote of the same photographs: bare limbs told there, but not
+    among the pieces of limbs, are added; where the two disagree a pixel is undecided.
+    """
+    domain, cihp = limb_sides(), TARGETS["cihp"]
+    root = Path(photos.root)
+    strokes = read_strokes(STROKES / "pascal_limbs.txt")
+    check_ids(strokes, root)
+    write_bytes(output / f"{domain.name}.json", json.dumps(domain.to_dict()).encode())
+    source = output / root.name / "labels_cihp"
+    folder = output / root.name / f"labels_{domain.name}"
+    folder.mkdir()
+    rng, told = np.random.default_rng(0), 0
+    for index in tqdm(range(len(photos)), desc=domain.name, unit="photo", disable=None):
+        photo = photos.ids[index]
+        body = photos.load(index, rng)[1]["pascal"]
+        try:
+            labels = limb_side_map(body, strokes.get(photo, []))
+        except DataError as exc:
+            raise DataError(f"{root.name} {photo}: {exc}") from exc
+        bare = cv2.imread(str(source / f"{photo}.png"), cv2.IMREAD_UNCHANGED)
+        for name in domain.names[3:]:
+            side, part, limb = name.split("-")
+            there = (body == PASCAL.index(f"{part}-{limb}s")) & (
+                bare == cihp.index(f"{side}-{limb}")
+            )
+            mine, other = domain.index(name), domain.flip_perm[domain.index(name)]
+            labels[there & (labels == IGNORED)] = mine
+            labels[there & (labels == other)] = IGNORED
+        told += bool(np.isin(labels, range(3, domain.num_classes)).any())
+        write_bytes(folder / f"{photo}.png", cv2.imencode(".png", labels)[1].tobytes())
+    return told
 
 
 def check_ids(photos: Iterable[str], root: Path) -> None:

@@ -1,5 +1,6 @@
 """Every configuration in the package trains: a few steps at toy size, in the order of the paper."""
 
+import json
 import os
 from pathlib import Path
 from unittest.mock import patch
@@ -10,6 +11,7 @@ from hp_trainer.checkpoint import read_checkpoint
 from hp_trainer.cli.train import main as hp_train
 from hp_trainer.cli.train import shipped_configs
 from hp_trainer.config import load_config
+from hp_trainer.limbs import limb_sides
 from hp_trainer.models import PRESETS
 from hp_trainer.optimiser import learning_rate
 from hp_trainer.paperdolls import write_dataset
@@ -87,6 +89,23 @@ def test_it_trains_validates_and_saves(name: str, data: Path, source: Path, tmp_
     assert kinds == (set() if name in bare or name.startswith("bundled") else full)
     if name not in ("paperdolls", "schnet-small"):  # which validate on nothing
         assert (tmp_path / "best.pt").exists()
+
+
+def test_sides_of_limbs_are_one_more_head(data: Path, tmp_path: Path):
+    """As in scripts/train_default.sh: the domain is a file that lies with the labels."""
+    sides = limb_sides()
+    (data / f"{sides.name}.json").write_text(json.dumps(sides.to_dict()))
+    labels = data / "pascal_person_part" / f"labels_{sides.name}"
+    labels.mkdir()
+    for old in (data / "pascal_person_part" / "labels").iterdir():
+        (labels / old.name).write_bytes(old.read_bytes())
+    more = [
+        f'domains=["pascal","atr","cihp","$HP_SIDES/{sides.name}.json"]',
+        f'data.sets.0.labels={{pascal="labels",{sides.name}="{labels.name}"}}',
+    ]
+    with patch.dict(os.environ, HP_DATA=str(data), HP_SIDES=str(data)):
+        assert hp_train(["bundled-sides", *TOY, *more, "--output", str(tmp_path)]) == 0
+    assert sides in read_checkpoint(tmp_path / "last.pt").domains
 
 
 def test_the_chain_has_one_pair_less_than_all_pairs_of_three_domains(data: Path, tmp_path: Path):

@@ -133,6 +133,7 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
     def call(data: Path, strokes: Path, out: Path, *more: str) -> None:
         words = ["side_labels.py", "--data", str(data), "-o", str(out), *more]
+        (strokes / "pascal_limbs.txt").touch()
         monkeypatch.setattr("sys.argv", words)
         monkeypatch.setattr(script, "STROKES", strokes)
         script.main()
@@ -189,7 +190,8 @@ def test_the_script_fills_in_what_strokes_tell_and_keeps_what_was_decided(
     run(data, strokes, out)
 
     sided = {name: (out / name / "sided.txt").read_text().split() for name in lines}
-    assert json.loads((out / "about.json").read_text()) == {n: len(s) for n, s in sided.items()}
+    about = {n: len(s) for n, s in sided.items()} | {"limbs": len(sided["pascal_person_part"])}
+    assert json.loads((out / "about.json").read_text()) == about
     assert sided["ccp"] == sorted({line.split()[0] for line in lines["ccp"] if "shoe" in line})
     assert (out / "ccp" / "images" / f"{photos[0]}.png").exists()
     filled = 0
@@ -206,6 +208,38 @@ def test_the_script_fills_in_what_strokes_tell_and_keeps_what_was_decided(
         photo
         for photo in photos
         if (read_map(out / "pascal_person_part" / "labels_atr", photo) != 255).any()
+    }
+
+
+def test_sides_of_limbs_are_those_told_and_those_of_bare_limbs(
+    one_photo: Path, run: Callable[..., None]
+):
+    """The right leg is told as a limb, the left arm as bare skin: or as a right one, once each."""
+    root, photo = one_photo / "pascal_person_part", "train_000000"
+    body, cihp = read_map(root / "labels", photo), load_domain("cihp")
+    legs = body == load_domain("pascal").index("lower-legs")
+    arm = read_map(root / "labels_cihp", photo) == cihp.index("left-arm")
+    (one_photo / "pascal_limbs.txt").write_text(f"{photo} right {inside(legs)}")
+    (one_photo / "pascal_person_part.txt").write_text(f"{photo} left-arm {inside(arm)}")
+    (one_photo / "ccp.txt").touch()
+    run(one_photo, one_photo, one_photo / "out")
+
+    sides = load_domain(one_photo / "out" / "pascal_sides.json")
+    found = read_map(one_photo / "out" / root.name / "labels_pascal_sides", photo)
+    bare = read_map(one_photo / "out" / root.name / "labels_cihp", photo) == cihp.index("left-arm")
+    assert bare.sum() > 20
+    assert {sides.names[k] for k in np.unique(found[bare])} <= {"left-upper-arm", "left-lower-arm"}
+
+    (one_photo / "pascal_limbs.txt").write_text(f"{photo} right {inside(bare)}")
+    run(one_photo, one_photo, one_photo / "again")
+    doubtful = read_map(one_photo / "again" / root.name / "labels_pascal_sides", photo)[bare]
+    told = connected([body == k for k in load_domain("pascal").indices("arms")], 1)[bare]
+    assert (doubtful[told == np.bincount(told).argmax()] == 255).all()
+    leg = found == sides.index("right-lower-leg")
+    assert leg.sum() > 20
+    assert legs[leg].all()
+    assert {sides.names[k].split("-")[0] for k in np.unique(found) if k != 255} == {
+        *("background", "head", "torso", "left", "right")
     }
 
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from hp_sdk.domains import Domain, coarse_to_fine
 from hp_sdk.errors import ConfigError
 from hp_trainer.checkpoint import Checkpoint
 
@@ -25,41 +26,35 @@ from hp_trainer.checkpoint import Checkpoint
 def average(checkpoints: Sequence[Checkpoint], *, heads: Checkpoint | None = None) -> Checkpoint:
     """One checkpoint without auxiliary modules and training state.
 
-    Its heads are those of the checkpoint with most, which must have all. What only some have, such
-    as a head that was added later, is the mean over those. Running statistics of batch norms are
-    averaged like weights. Of `heads` nothing is used but the heads that none of the others has.
+    It has every head that one of them has. What only some have, such as a head that was added
+    later, is the mean over those. Running statistics of batch norms are averaged like weights. Of
+    `heads` nothing is used but the heads that none of the others has.
 
     Raises:
         ConfigError: fewer than two, other families or networks, or a domain with other classes.
     """
     if len(checkpoints) < 2:
         raise ConfigError("an average needs at least two checkpoints; name another")
-    given = [*checkpoints, heads] if heads else checkpoints
-    widest = max(given, key=lambda each: len(each.domains))
-    known = {domain.name: domain.names for domain in widest.domains}
+    first, given = checkpoints[0], [*checkpoints, heads] if heads else checkpoints
+    domains: dict[str, Domain] = {}
     for number, each in enumerate(given, 1):
-        _check(each, widest, known, f"checkpoint {number} of {len(given)}")
-    model = {}
-    for name in widest.model:
-        found = [each.model[name] for each in checkpoints if name in each.model]
-        model[name] = _mean(found or [widest.model[name]])
-    return replace(widest, model=model, aux=None, train={})
-
-
-def _check(
-    one: Checkpoint, widest: Checkpoint, known: dict[str, tuple[str, ...]], which: str
-) -> None:
-    if (one.family, one.config) != (widest.family, widest.config):
-        raise ConfigError(
-            f"{which} holds another network than the others; only the weights of one network "
-            "can be averaged"
-        )
-    for domain in one.domains:
-        if known.get(domain.name) != domain.names:
+        which = f"checkpoint {number} of {len(given)}"
+        if (each.family, each.config) != (first.family, first.config):
             raise ConfigError(
-                f"{which} answers in {domain.name!r}, which the one with most heads lacks or "
-                f"divides otherwise; that one answers in {', '.join(known)}"
+                f"{which} holds another network than the first; only the weights of one network "
+                "can be averaged"
             )
+        for domain in each.domains:
+            if domains.setdefault(domain.name, domain).names != domain.names:
+                raise ConfigError(
+                    f"{which} divides {domain.name!r} into other classes than one before it; "
+                    "leave one of them out"
+                )
+    model = {}
+    for name in {name: None for each in given for name in each.model}:
+        found = [each.model[name] for each in checkpoints if name in each.model]
+        model[name] = _mean(found or [each.model[name] for each in given if name in each.model])
+    return replace(first, domains=coarse_to_fine(domains.values()), model=model, aux=None, train={})
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

@@ -144,7 +144,7 @@ class DollSet:
 
 
 def data_folder(text: str) -> Path:
-    """A folder of a configuration; `$NAME` stands for an environment variable.
+    """A folder or file of a configuration; `$NAME` stands for an environment variable.
 
     Raises:
         ConfigError: the variable is not set.

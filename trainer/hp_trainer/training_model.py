@@ -23,6 +23,7 @@ from hp_sdk.errors import ConfigError
 from hp_trainer.auxiliary import AuxConfig, Auxiliary, Pair, Semantics, domain_pairs
 from hp_trainer.dedicated import Teacher, teacher_pairs
 from hp_trainer.distillation import Distillation
+from hp_trainer.limbs import admissible_of_sides, limb_sides
 from hp_trainer.losses import (
     IGNORED,
     admissible_nll,
@@ -246,7 +247,7 @@ def _admissible_sets(domains: Mapping[str, Domain]) -> dict[Pair, Tensor]:
     """(source, target) → (Z_source, Z_target) bool, where a table says what may stand for what."""
     sets: dict[Pair, Tensor] = {}
     for source, target in ((s, t) for s in domains for t in domains if s != t):
-        table = admissible(source, target)
+        table = _admissible(domains[source], domains[target])
         if table is not None:
             sets[source, target] = torch.zeros(
                 domains[source].num_classes, domains[target].num_classes, dtype=torch.bool
@@ -254,3 +255,14 @@ def _admissible_sets(domains: Mapping[str, Domain]) -> dict[Pair, Tensor]:
             for row, allowed in enumerate(table):
                 sets[source, target][row, list(allowed)] = True
     return sets
+
+
+def _admissible(source: Domain, target: Domain) -> Sequence[Sequence[int]] | None:
+    sides = limb_sides()
+    if source == sides:
+        return admissible_of_sides(target)
+    if target == sides:
+        rows = admissible_of_sides(source) or ()
+        inverse = [[j for j, row in enumerate(rows) if k in row] for k in range(source.num_classes)]
+        return inverse if rows else None
+    return admissible(source.name, target.name)
