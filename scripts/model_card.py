@@ -26,7 +26,7 @@ INTENDED = (
     "fill a good part of the picture."
 )
 LIMITS = (
-    "A small network trained from scratch, for thirteen hours on two CPU cores, on a few "
+    "A small network trained from scratch, for fourteen hours on two CPU cores, on a few "
     "thousand photographs; a start, not a finished model. Person IoU is far lower on "
     "photographs of several people in any pose (pascal) than on one standing person (ccp), see "
     "the scores. What 48 photographs looked at one by one show: people who are small (below a "
@@ -67,7 +67,11 @@ def main() -> None:
         "protocol": "original resolution, 255 ignored, background included, no augmentation",
         "metrics": [json.loads(path.read_text("utf-8")) for path in args.scores],
         "sides": [json.loads(path.read_text("utf-8")) for path in args.sides],
-        "told": {name: told(args.data / name) for name in ("pascal_person_part", "ccp")},
+        "told": {
+            "bare limbs, pascal_person_part": told(args.data / "pascal_person_part"),
+            "all limbs, pascal_person_part": told(args.data / "pascal_person_part", "pascal_limbs"),
+            "limbs and shoes, ccp": told(args.data / "ccp"),
+        },
     }
     write_bytes(args.json, (json.dumps(card, indent=1) + "\n").encode())
     write_bytes(args.markdown, markdown(card).encode())
@@ -102,9 +106,9 @@ def training_data(configs: list[Config], data: Path) -> list[dict[str, Any]]:
     return found
 
 
-def told(root: Path) -> int:
+def told(root: Path, strokes_file: str = "") -> int:
     """Number of training photographs of a set with sides told by eye."""
-    strokes = read_strokes(Path(__file__).parent / "sides" / f"{root.name}.txt")
+    strokes = read_strokes(Path(__file__).parent / "sides" / f"{strokes_file or root.name}.txt")
     return len(strokes.keys() & (root / "train.txt").read_text("utf-8").split())
 
 
@@ -190,8 +194,8 @@ def markdown(card: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "Besides, sides of limbs and shoes told by eye (`scripts/sides/`): "
-        + ", ".join(f"{count} photographs of {name}" for name, count in card["told"].items()),
+        "Besides, sides told by eye (`scripts/sides/`): "
+        + "; ".join(f"{what}: {count} photographs" for what, count in card["told"].items()),
         "",
         "## Recipe",
         "",

@@ -2,7 +2,7 @@
 # Train, score and bundle the default model `universal`.
 #   HP_DATA=/path/to/data scripts/train_default.sh [WORK_FOLDER]
 # HP_DATA holds pascal_person_part/ and ccp/ in the neutral layout (images/, labels*/, train.txt, val.txt).
-# Takes about thirteen hours on 2 CPU cores (on a GPU: not measured); started again, it goes on where it was stopped.
+# Takes about fourteen hours on 2 CPU cores (on a GPU: not measured); started again, it goes on where it was stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${HP_DATA:?set HP_DATA to the folder of the labelled photographs}"
@@ -95,12 +95,33 @@ mean mean6 "$work/crossed/last.pt" "$work/crossed-again/last.pt" "$work/mean5.pt
 sided merged mean6 33 3280 data.sets.1.weight=2.0
 sided merged-again mean6 34 3267 data.sets.1.weight=3.0 data.sets.4.weight=1.5 data.sets.5.weight=20.0
 # the heads lip and ccp have not been trained since mean4: they come along
-mean final "$work/merged/last.pt" "$work/merged-again/last.pt" "$work/crossed/last.pt" "$work/crossed-again/last.pt" --heads-from "$work/mean6.pt"
+mean mean7 "$work/merged/last.pt" "$work/merged-again/last.pt" "$work/crossed/last.pt" "$work/crossed-again/last.pt" --heads-from "$work/mean6.pt"
+# Twice more, once with photographs whose proportions are not kept; from the mean with these, a head for the sides of all limbs,
+# bare or covered, twice; and twice more with these labels under pasted people too.
+wide='data.augment.keep_ratio=false'
+sided stretched mean7 41 1383 data.sets.1.weight=3.0 $wide 'data.augment.scale=[0.65,1.4]'
+sided fashion mean7 42 1382 data.sets.1.weight=2.5 data.sets.2.weight=1.5 data.sets.3.weight=1.2 data.sets.5.weight=6.0
+mean mean8 "$work/mean7.pt" "$work/stretched/last.pt" "$work/fashion/last.pt"
+told='labels={pascal="$HP_DATA/pascal_person_part/labels",pascal_sides="labels_pascal_sides",atr="labels_atr",cihp="labels_cihp"}'
+people='root="$HP_SIDES/pascal_person_part",cache_px=448,'$told
+four() { # name start seed steps, and what else differs
+    sided "$@" 'domains=["pascal","atr","cihp","$HP_SIDES/pascal_sides.json"]' 'aux.domain_weights={pascal=3.0,pascal_sides=2.0}' $wide
+}
+four limbs mean8 51 1687 'data.augment.scale=[0.65,1.4]' "data.sets.0.$told" "data.sets.1.$told" data.sets.1.weight=2.0 data.sets.5.weight=8.0
+four limbs-again mean8 52 1700 'data.augment.scale=[0.65,1.4]' "data.sets.0.$told" "data.sets.1.$told" data.sets.1.weight=2.0 \
+    data.sets.2.weight=1.5 data.sets.3.weight=1.2 data.sets.5.weight=6.0 aux.partial=1.0
+mean mean9 "$work/limbs/last.pt" "$work/limbs-again/last.pt" "$work/mean8.pt"
+scenes=("data.sets.0.$told" "data.sets.1.$told" "data.sets.3.onto={$people}" "data.sets.4.onto={$people}" data.sets.5.weight=10.0)
+four scenes mean9 61 2105 "${scenes[@]}" data.sets.1.weight=2.0 'data.augment.scale=[0.65,1.4]' data.augment.rotate_deg=12.0 data.augment.cutout=0.2
+four scenes-again mean9 62 2107 "${scenes[@]}" data.sets.1.weight=3.0 'data.augment.scale=[0.65,1.4]' \
+    data.sets.2.weight=1.5 data.sets.3.weight=1.2 aux.partial=1.0
+mean final "$work/scenes/last.pt" "$work/scenes-again/last.pt" "$work/mean8.pt" "$work/mean9.pt"
 python scripts/adjust_background.py "$work/final.pt" -o "$work/adjusted.pt" --size "$size" --json "$work/shifts.json" \
     --list "$HP_DATA/pascal_person_part:pascal:labels:train:400" --list "$HP_DATA/ccp:cihp:labels_cihp:train:80" \
     --list "$HP_DATA/ccp:atr:labels_atr:train:80" --list "$HP_DATA/ccp:lip:labels_lip:train:80" \
     --list "$HP_DATA/ccp:ccp:labels:train:80"
-hp-export "$work/adjusted.pt" -o "$work/bundle" --name universal --size "$size"
+heads=pascal,atr,cihp,lip,ccp # pascal_sides has done its work
+hp-export "$work/adjusted.pt" -o "$work/bundle" --name universal --size "$size" --heads "$heads"
 
 score() { # data domain labels split
     hp-eval "$work/bundle" --data "$HP_DATA/$1" --domain "$2" --labels "$3" --split "$4" --json "$work/scores/$1.$2.json"
@@ -126,9 +147,11 @@ python scripts/model_card.py --data "$HP_DATA" \
     $configs/bundled-deep.toml $configs/bundled-deep.toml $configs/bundled-deep.toml \
     $configs/bundled-deep.toml $configs/bundled-deep.toml $configs/bundled-deep.toml $configs/bundled-deep.toml $configs/bundled-deep.toml \
     $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml \
-    $configs/bundled-sides.toml $configs/bundled-sides.toml \
+    $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml \
+    $configs/bundled-sides.toml $configs/bundled-sides.toml $configs/bundled-sides.toml \
     --runs "$work/low" "$work/full" "$work/again" "$work/lean" "$work/large" "$work/longer" "$work/two" "$work/deep" "$work/last" \
     "$work/strong" "$work/limb-skin" "$work/two-again" "$work/two-third" "$work/two-fourth" "$work/three" "$work/sides" \
     "$work/sides-again" "$work/crossed" "$work/crossed-again" "$work/merged" "$work/merged-again" \
+    "$work/stretched" "$work/fashion" "$work/limbs" "$work/limbs-again" "$work/scenes" "$work/scenes-again" \
     --checkpoint "$work/adjusted.pt" --scores "$work"/scores/*.json --sides "$work"/scores/sides/*.json --json "$work/card.json" --markdown docs/model_card.md
-hp-export "$work/adjusted.pt" -o hp_sdk/bundles/universal --name universal --size "$size" --card "$work/card.json"
+hp-export "$work/adjusted.pt" -o hp_sdk/bundles/universal --name universal --size "$size" --heads "$heads" --card "$work/card.json"
