@@ -19,7 +19,7 @@ from hp_trainer.data import (
     SetConfig,
     choose,
     collate,
-    data_folder,
+    configured_path,
     open_batches,
     open_sets,
 )
@@ -89,7 +89,7 @@ def test_no_set_at_all_is_refused():
 def test_an_unset_variable_in_a_root_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("HP_DATA", raising=False)
     with pytest.raises(ConfigError, match="HP_DATA"):
-        data_folder("$HP_DATA/photos")
+        configured_path("$HP_DATA/photos")
 
 
 def test_a_batch_tells_which_images_carry_which_labels(dolls: Path):

@@ -143,7 +143,7 @@ class DollSet:
         return doll.image, {name: doll.labels[name] for name in self.domains}
 
 
-def data_folder(text: str) -> Path:
+def configured_path(text: str) -> Path:
     """A folder or file of a configuration; `$NAME` stands for an environment variable.
 
     Raises:
@@ -207,8 +207,8 @@ def _open_set(entry: SetConfig, domains: Sequence[str], known: Sequence[Domain])
     if entry.dolls:
         return DollSet(entry.dolls, entry.size_hw, domains)
     options = PhotoOptions(entry.layout, entry.decode_colors, entry.full_check, tuple(known))
-    root = data_folder(entry.root)
-    labels = {domain: str(data_folder(folder)) for domain, folder in entry.labels.items()}
+    root = configured_path(entry.root)
+    labels = {domain: str(configured_path(folder)) for domain, folder in entry.labels.items()}
     photos: SampleSet = PhotoSet(root, labels, entry.split, entry.limit, options)
     if entry.cache_px:
         photos = CachedSet(photos, entry.cache_px)

@@ -21,7 +21,7 @@ from hp_sdk.parser import Parser
 from hp_sdk.postprocess import merged_labels
 from hp_trainer.checkpoint import build_from_checkpoint, read_checkpoint
 from hp_trainer.config import EvalConfig
-from hp_trainer.data import data_folder
+from hp_trainer.data import configured_path
 from hp_trainer.distributed import ALONE, World, sum_over_world
 from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.metrics import IGNORED, Confusion, Scores
@@ -233,7 +233,7 @@ def open_list(entry: EvalConfig) -> PhotoSet:
     """
     labels = {entry.domain: entry.labels}
     options = PhotoOptions(entry.layout, entry.decode_colors)
-    return PhotoSet(data_folder(entry.root), labels, entry.split, entry.limit, options)
+    return PhotoSet(configured_path(entry.root), labels, entry.split, entry.limit, options)
 
 
 def labelled_domain(photos: PhotoSet) -> Domain:

@@ -11,7 +11,7 @@ from hp_sdk.domains import Domain
 from hp_sdk.errors import ConfigError
 from hp_trainer.checkpoint import Checkpoint, read_checkpoint
 from hp_trainer.config import Config
-from hp_trainer.data import data_folder
+from hp_trainer.data import configured_path
 from hp_trainer.dedicated import open_teacher
 from hp_trainer.distillation import open_distillation
 from hp_trainer.foundation import load_foundation
@@ -102,7 +102,7 @@ def _found(net: SCHNet, config: Config) -> tuple[str, ...]:
         )
     if not named:
         return ()
-    paths: dict[str, Any] = {key: str(data_folder(value)) for key, value in named.items()}
+    paths: dict[str, Any] = {key: str(configured_path(value)) for key, value in named.items()}
     return load_foundation(net, replace(config.foundation, **paths), partial=replaced)
 
 

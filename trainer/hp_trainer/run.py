@@ -21,7 +21,7 @@ from hp_trainer.checkpoint import (
     write_checkpoint,
 )
 from hp_trainer.config import Config
-from hp_trainer.data import data_folder
+from hp_trainer.data import configured_path
 from hp_trainer.distributed import World, data_parallel, join_world, own_device
 from hp_trainer.gradient_layout import keep_gradient_layout
 from hp_trainer.new_model import TrainingModel, build_model
@@ -107,7 +107,7 @@ def start_run(config: Config, output: Path, resume: Path | None) -> Run:
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    domains = tuple(load_domain(data_folder(name)) for name in config.domains)
+    domains = tuple(load_domain(configured_path(name)) for name in config.domains)
     model, notes = build_model(config, domains, resumed=resume is not None)
     model.to(device).to(memory_format=memory_format(config, device, world))  # type: ignore[call-overload]
     keep_gradient_layout(model)
