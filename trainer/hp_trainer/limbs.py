@@ -2,6 +2,7 @@
 
     upper arms, lower arms, upper legs, lower legs ─► pieces: connected pixels of one part
         told left or right ─► all of it
+        lines of both sides ─► every pixel to the nearest line
         told both ─► every pixel to the side that is nearer along the arm or the leg
         not told ─► undecided (255)
 
