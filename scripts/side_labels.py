@@ -12,8 +12,7 @@ all else is undecided. labels_pascal_sides has the sides of all limbs that are t
 bare, in the domain that OUT/pascal_sides.json names.
 OUT/ccp: the derived labels, with the sides that both of them left undecided.
 `<split>.txt` lists all photographs, `sided.txt` those with strokes (of ccp: on legs or shoes),
-`crossed.txt` those whose left shoe is on the picture's left, `traced.txt` those of PASCAL whose
-limbs were traced, being merged with others. Images are a link to those of DATA.
+`crossed.txt` those whose left shoe is on the picture's left. Images are a link to those of DATA.
 OUT appears when all is written. See hp_trainer.sides and .skin.
 """
 
@@ -133,11 +132,6 @@ def write_limbs(photos: PhotoSet, output: Path) -> int:
     root = Path(photos.root)
     strokes = read_strokes(STROKES / "pascal_limbs.txt")
     check_ids(strokes, root)
-    both = strokes, read_strokes(STROKES / f"{root.name}.txt")
-    hard = [
-        p for p in photos.ids if any(len(s.points) > 1 for told in both for s in told.get(p, ()))
-    ]
-    write_bytes(output / root.name / "traced.txt", "".join(f"{p}\n" for p in hard).encode())
     write_bytes(output / f"{domain.name}.json", json.dumps(domain.to_dict()).encode())
     source = output / root.name / "labels_cihp"
     folder = output / root.name / f"labels_{domain.name}"
@@ -153,9 +147,8 @@ def write_limbs(photos: PhotoSet, output: Path) -> int:
         bare = cv2.imread(str(source / f"{photo}.png"), cv2.IMREAD_UNCHANGED)
         for name in domain.names[3:]:
             side, part, limb = name.split("-")
-            there = (body == PASCAL.index(f"{part}-{limb}s")) & (
-                bare == cihp.index(f"{side}-{limb}")
-            )
+            there = body == PASCAL.index(f"{part}-{limb}s")
+            there &= bare == cihp.index(f"{side}-{limb}")
             mine, other = domain.index(name), domain.flip_perm[domain.index(name)]
             labels[there & (labels == IGNORED)] = mine
             labels[there & (labels == other)] = IGNORED

@@ -14,6 +14,7 @@ Source: SST, arXiv:2304.04140, Section 3, Eqs. (12), (13).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 
 import torch
 from torch import Tensor, nn
@@ -246,23 +247,17 @@ def take(images: Sequence[Tensor], index: Tensor) -> Tensor:
 def _admissible_sets(domains: Mapping[str, Domain]) -> dict[Pair, Tensor]:
     """(source, target) → (Z_source, Z_target) bool, where a table says what may stand for what."""
     sets: dict[Pair, Tensor] = {}
-    for source, target in ((s, t) for s in domains for t in domains if s != t):
-        table = _admissible(domains[source], domains[target])
-        if table is not None:
-            sets[source, target] = torch.zeros(
-                domains[source].num_classes, domains[target].num_classes, dtype=torch.bool
-            )
-            for row, allowed in enumerate(table):
-                sets[source, target][row, list(allowed)] = True
-    return sets
-
-
-def _admissible(source: Domain, target: Domain) -> Sequence[Sequence[int]] | None:
     sides = limb_sides()
-    if source == sides:
-        return admissible_of_sides(target)
-    if target == sides:
-        rows = admissible_of_sides(source) or ()
-        inverse = [[j for j, row in enumerate(rows) if k in row] for k in range(source.num_classes)]
-        return inverse if rows else None
-    return admissible(source.name, target.name)
+    for source, target in permutations(domains.values(), 2):
+        table = (
+            admissible_of_sides(target) if source == sides else admissible(source.name, target.name)
+        )
+        if table is None:
+            continue
+        allowed = torch.zeros(source.num_classes, target.num_classes, dtype=torch.bool)
+        for row, ids in enumerate(table):
+            allowed[row, list(ids)] = True
+        sets[source.name, target.name] = allowed
+        if source == sides:
+            sets[target.name, source.name] = allowed.T
+    return sets
