@@ -2,17 +2,18 @@
 
     python scripts/model_card.py --data DATA --configs A.toml B.toml --runs RUN_A RUN_B \
         --checkpoint adjusted.pt --scores scores/*.json --sides scores/sides/*.json \
-        --json card.json --markdown docs/model_card.md
+        --front scores/front/*.json --json card.json --markdown docs/model_card.md
 
 Nothing in the card is typed by hand but the two paragraphs on intended use and limits below;
 numbers come from hp-eval's JSON files, licences from the `labels.json` of each data set. --sides
-are scores on the labels of scripts/side_labels.py.
+are scores on the labels of scripts/side_labels.py, --front on those of scripts/front_labels.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="what was exported")
     parser.add_argument("--scores", type=Path, nargs="+", required=True)
     parser.add_argument("--sides", type=Path, nargs="+", required=True, help="scores of told sides")
+    parser.add_argument("--front", type=Path, nargs="+", required=True, help="told to face us")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--markdown", type=Path, required=True)
     args = parser.parse_args()
@@ -67,6 +69,7 @@ def main() -> None:
         "protocol": "original resolution, 255 ignored, background included, no augmentation",
         "metrics": [json.loads(path.read_text("utf-8")) for path in args.scores],
         "sides": [json.loads(path.read_text("utf-8")) for path in args.sides],
+        "front": [json.loads(path.read_text("utf-8")) for path in args.front],
         "told": {
             "bare limbs, pascal_person_part": told(args.data / "pascal_person_part"),
             "all limbs, pascal_person_part": told(args.data / "pascal_person_part", "pascal_limbs"),
@@ -174,16 +177,13 @@ def markdown(card: dict[str, Any]) -> str:
         "limbs and shoes of those people whose legs or shoes the derived labels leave undecided, "
         "many of them crossed.",
         "",
-        "| data | head | photographs | left/right confused | arms | legs | shoes |",
-        "|---|---|---|---|---|---|---|",
+        *_confusion(card["sides"]),
+        "",
+        "People seen from the front, as two of three readers said who looked at every arm, leg and "
+        "shoe of 80 pixels and more (`scripts/front_labels.py`):",
+        "",
+        *_confusion(card["front"]),
     ]
-    for m in card["sides"]:
-        pairs = m["left_right_confusion"]["pairs"]
-        each = [_per_cent(pairs[f"left-{p} / right-{p}"]) for p in ("arm", "leg", "shoe")]
-        overall = _per_cent(m["left_right_confusion"]["overall"])
-        lines.append(
-            f"| {m['data']} | {m['domain']} | {m['images']} | {overall} | {' | '.join(each)} |"
-        )
     lines += ["", "## Training data", "", "| set | split | images | labels | source | licence |"]
     lines += ["|---|---|---|---|---|---|"]
     for d in card["training_data"]:
@@ -216,6 +216,17 @@ def markdown(card: dict[str, Any]) -> str:
             f"person IoU on training photographs: {listed} (`scripts/adjust_background.py`)"
         )
     return "\n".join([*lines, ""])
+
+
+def _confusion(scores: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a table: left and right confused, over all and by part."""
+    yield "| data | head | photographs | left/right confused | arms | legs | shoes |"
+    yield "|---|---|---|---|---|---|---|"
+    for m in scores:
+        found = m["left_right_confusion"]
+        pairs = [found["pairs"][f"left-{p} / right-{p}"] for p in ("arm", "leg", "shoe")]
+        shares = " | ".join(_per_cent(share) for share in (found["overall"], *pairs))
+        yield f"| {m['data']} | {m['domain']} | {m['images']} | {shares} |"
 
 
 def _per_cent(share: float | None) -> str:

@@ -135,3 +135,24 @@ def test_a_share_of_a_set_is_seeded_and_keeps_its_order():
 def test_an_impossible_share_is_refused():
     with pytest.raises(ConfigError, match="above 0, up to 1"):
         SetConfig(dolls=3, fraction=0.0)
+
+
+def test_photographs_of_several_sets_are_kept_once(dolls: Path):
+    """By what they are read from and by id: lists, domains and sizes may differ."""
+    last = PhotoSet(dolls, {}, "train").ids[-1]
+    (dolls / "last.txt").write_text(f"{last}\n", "utf-8")
+    both = {"atr": "labels_atr", "cihp": "labels_cihp"}
+    entries = [
+        SetConfig(str(dolls), both, cache_px=32),
+        SetConfig(str(dolls), both, "last", cache_px=32),
+        SetConfig(str(dolls), {"atr": "labels_atr"}, "last", cache_px=32),
+        SetConfig(str(dolls), both, "last", cache_px=48),
+    ]
+    sets = open_sets(DataConfig(sets=tuple(entries)), ["atr", "cihp"])
+    rng = np.random.default_rng(0)
+    first = sets[0].load(3, rng)
+    assert sets[0].load(3, rng) is first
+    assert sets[1].load(0, rng) is first
+    assert set(sets[2].load(0, rng)[1]) == {"atr"}
+    assert sets[3].load(0, rng)[0].shape == (48, 36, 3)
+    assert not np.array_equal(sets[0].load(0, rng)[0], first[0])

@@ -93,6 +93,38 @@ def test_a_run_can_start_from_a_checkpoint_with_fewer_domains(tmp_path: Path):
     assert "heads.atr.weight" in new
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_heads_can_learn_alone_and_the_others_stay_exactly(tmp_path: Path, ema: float):
+    """Batch statistics too, which nobody would miss until the other heads answer otherwise."""
+    first = train(replace(config(), preset="sst-compact", model=PRESETS["sst-compact"]), tmp_path)
+    dolls = write_dataset(tmp_path / "dolls", count=4, seed=0, size_hw=(64, 64), split="train")
+    later = config(ema=ema, init=str(first), heads_only=True)
+    labelled = SetConfig(str(dolls), {"lip": "labels_lip"})
+    later = replace(
+        later,
+        domains=("pascal", "lip"),
+        preset="sst-compact",
+        model=PRESETS["sst-compact"],
+        aux=AuxConfig(alpha=1.0, beta=0.0, lam=0.0),
+        data=replace(later.data, sets=(labelled,)),
+    )
+    before, after = weights(first), weights(train(later, tmp_path / "heads"))
+    changed = {
+        key
+        for key, value in after.items()
+        if key not in before or not torch.equal(value, before[key])
+    }
+    assert changed == {"heads.lip.weight", "heads.lip.bias"}
+    run = start_run(later, tmp_path / "again", tmp_path / "heads" / "last.pt")
+    assert not run.model.net.get_submodule("backbone").training
+    assert run.model.net.get_submodule("heads").training
+
+
+def test_heads_alone_need_something_trained(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"name a checkpoint with train\.init"):
+        train(config(heads_only=True), tmp_path)
+
+
 def test_starting_from_another_network_is_refused(tmp_path: Path):
     path = train(config(steps=1), tmp_path)
     other = config(steps=1, init=str(path))

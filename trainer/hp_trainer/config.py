@@ -66,6 +66,9 @@ class TrainConfig(OptimiserConfig):
     """Checkpoint whose weights the run starts from; its domains may be fewer or more."""
     init_fitting: bool = False
     """`init` may be another network: what fits in name and shape is taken, the rest is new."""
+    heads_only: bool = False
+    """Train nothing but the heads of SST, on what `init` or `pretrained` has learned: quick, and
+    heads without labels answer as before."""
     pretrained: str = ""
     """Published weights (torchvision, timm, detectron2 ResNet; Mask2Former) the network starts
     from."""

@@ -11,6 +11,7 @@ Every random number comes from (seed, draw number), so a resumed run repeats not
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,9 @@ from hp_trainer.collage import CollageSet
 from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.paperdolls import paper_doll
 from hp_trainer.sampler import MIXES, DomainMixSampler, Draw, ShareOfBatches
+
+Memory = defaultdict[tuple[Any, ...], dict[str, Sample]]
+"""Kept photographs by what they are read from, then by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +103,27 @@ class SampleSet(Protocol):
 
 
 class CachedSet:
-    """Samples of another set, shrunk once and kept in the memory of the worker process."""
+    """Photographs shrunk once and kept in the memory of the worker process.
 
-    def __init__(self, source: SampleSet, longer_px: int) -> None:
+    Args:
+        source: photographs with labels.
+        longer_px: what their longer side is shrunk to.
+        kept: where they are kept by id; sets of the same photographs may share it.
+    """
+
+    def __init__(self, source: PhotoSet, longer_px: int, kept: dict[str, Sample]) -> None:
         self.source, self.longer_px, self.domains = source, longer_px, source.domains
-        self._kept: dict[int, Sample] = {}
+        self._kept = kept
 
     def __len__(self) -> int:
         return len(self.source)
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """The shrunk sample; labels by nearest neighbour."""
-        if index not in self._kept:
-            self._kept[index] = shrink(self.source.load(index, rng), self.longer_px)
-        return self._kept[index]
+        photo = self.source.ids[index]
+        if photo not in self._kept:
+            self._kept[photo] = shrink(self.source.load(index, rng), self.longer_px)
+        return self._kept[photo]
 
 
 def shrink(sample: Sample, longer_px: int) -> Sample:
@@ -200,10 +211,13 @@ def open_sets(
             raise ConfigError(
                 f"data.sets[{i}].labels names {unknown[0]!r}; domains are {', '.join(domains)}"
             )
-    return [_open_set(entry, domains, known) for entry in config.sets]
+    memory: Memory = defaultdict(dict)
+    return [_open_set(entry, domains, known, memory) for entry in config.sets]
 
 
-def _open_set(entry: SetConfig, domains: Sequence[str], known: Sequence[Domain]) -> SampleSet:
+def _open_set(
+    entry: SetConfig, domains: Sequence[str], known: Sequence[Domain], memory: Memory
+) -> SampleSet:
     if entry.dolls:
         return DollSet(entry.dolls, entry.size_hw, domains)
     options = PhotoOptions(entry.layout, entry.decode_colors, entry.full_check, tuple(known))
@@ -211,11 +225,12 @@ def _open_set(entry: SetConfig, domains: Sequence[str], known: Sequence[Domain])
     labels = {domain: str(configured_path(folder)) for domain, folder in entry.labels.items()}
     photos: SampleSet = PhotoSet(root, labels, entry.split, entry.limit, options)
     if entry.cache_px:
-        photos = CachedSet(photos, entry.cache_px)
+        same = (root, *labels.items(), entry.cache_px)
+        photos = CachedSet(photos, entry.cache_px, memory[same])
     if entry.onto is None:
         return photos
     mirrored = {domain.name: domain for domain in known}
-    return CollageSet(photos, _open_set(entry.onto, domains, known), mirrored)
+    return CollageSet(photos, _open_set(entry.onto, domains, known, memory), mirrored)
 
 
 class AugmentedSamples(Dataset[Sample]):

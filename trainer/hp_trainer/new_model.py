@@ -69,11 +69,20 @@ def _build_sst(config: Config, domains: tuple[Domain, ...], _resumed: bool) -> B
         notes = load_pretrained(model.net, Path(settings.pretrained), trust=settings.trust)
     if teaching:
         load_weights(model, teaching[0], key="dedicated.teacher")
+    if settings.heads_only:
+        if not (settings.init or settings.pretrained):
+            raise ConfigError(
+                "train.heads_only keeps all else as it is, and nothing is trained yet; name a "
+                "checkpoint with train.init"
+            )
+        net.fix_parts()
     return model, notes
 
 
 def _build_schnet(config: Config, domains: tuple[Domain, ...], resumed: bool) -> Built:  # noqa: FBT001
     """SCHNet around the published weights of SAM and CLIP."""
+    if config.train.heads_only:
+        raise ConfigError("train.heads_only is for sst; SCHNet's encoders are frozen as they are")
     if config.train.pretrained:
         raise ConfigError(
             "train.pretrained is for sst; SCHNet starts from foundation.sam and foundation.clip"

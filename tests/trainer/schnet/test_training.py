@@ -245,6 +245,11 @@ def test_a_new_run_without_weights_must_be_asked_for(tmp_path: Path):
         start_run(unsaid, tmp_path, None)
 
 
+def test_what_sst_alone_can_do_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"train\.heads_only is for sst"):
+        start_run(config(heads_only=True), tmp_path, None)
+
+
 def test_a_new_run_starts_from_the_published_weights_it_names(tiny, perturb, tmp_path, monkeypatch):
     published = perturb(tiny())
     for name, prefix in (("sam", "image_encoder"), ("clip", "visual")):

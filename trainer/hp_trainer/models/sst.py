@@ -166,6 +166,21 @@ class SST(nn.Module):
             },
         )
         self.heads = nn.ModuleDict({d.name: nn.Conv2d(width, d.num_classes, 1) for d in domains})
+        self._fixed = False
+
+    def fix_parts(self) -> None:
+        """Let nothing but the heads learn; batch statistics stay as they are too."""
+        self._fixed = True
+        for part in self.parts().values():
+            part.requires_grad_(requires_grad=False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SST:  # noqa: FBT001, FBT002 — nn.Module's signature
+        super().train(mode)
+        if self._fixed:
+            for part in self.parts().values():
+                part.eval()
+        return self
 
     def features(self, image: Tensor) -> list[Tensor]:
         """[H_1, H_2, H_3] at strides 16, 8, 4, each (N, D, h, w)."""
