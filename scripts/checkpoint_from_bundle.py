@@ -4,8 +4,9 @@
         [--batches 12] [key.sub=value ...]
 
 CONFIG is the configuration to train with: its [model] must be the bundle's network, its [data]
-gives the images on which batch norms are measured. The checkpoint answers as the bundle does: a
-larger difference than 0.001 of the largest logit is an error. See hp_export.read_back.
+gives the images on which batch norms are measured; it may have more domains than the bundle. The
+checkpoint answers as the bundle does: a larger difference than 0.001 of the largest logit is an
+error. See hp_export.read_back.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from hp_export.read_back import measure_norms, read_weights
 from hp_sdk.backends.base import BackendOptions
 from hp_sdk.backends.ort import OrtBackend
 from hp_sdk.bundle import read_bundle
+from hp_sdk.domains import load_domain
 from hp_sdk.errors import ConfigError, HpError
 from hp_trainer.checkpoint import Checkpoint, describe_network, input_description, write_checkpoint
 from hp_trainer.config import load_config
-from hp_trainer.data import open_batches
+from hp_trainer.data import configured_path, open_batches
 from hp_trainer.models.sst import SST, SSTConfig, normalise
 
 TOLERANCE = 1e-3
@@ -57,7 +59,8 @@ def convert(args: argparse.Namespace) -> str:
     domains = tuple(head.domain for head in bundle.heads.values())
     net, path = SST(config.model, domains).eval(), bundle.root / artifact.file
     read_weights(path, net, artifact.size_hw)
-    loader = open_batches(config.data, domains, seed=config.train.seed, start=0)
+    labelled = tuple(load_domain(configured_path(name)) for name in config.domains)
+    loader = open_batches(config.data, labelled, seed=config.train.seed, start=0)
     batches = itertools.islice(loader, args.batches)
     measure_norms(net, (normalise(batch.images) for batch in batches))
     picture = np.random.default_rng(0).integers(0, 256, (1, *artifact.size_hw, 3)).astype(np.uint8)
