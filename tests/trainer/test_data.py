@@ -138,7 +138,7 @@ def test_an_impossible_share_is_refused():
 
 
 def test_photographs_of_several_sets_are_kept_once(dolls: Path):
-    """By what they are read from and by id: lists, domains and sizes may differ."""
+    """By how they are read and by file: lists, domains and sizes may differ."""
     last = PhotoSet(dolls, {}, "train").ids[-1]
     (dolls / "last.txt").write_text(f"{last}\n", "utf-8")
     both = {"atr": "labels_atr", "cihp": "labels_cihp"}

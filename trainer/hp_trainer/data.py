@@ -31,8 +31,8 @@ from hp_trainer.layouts import PhotoOptions, PhotoSet, encoding_of
 from hp_trainer.paperdolls import paper_doll
 from hp_trainer.sampler import MIXES, DomainMixSampler, Draw, ShareOfBatches
 
-Memory = defaultdict[tuple[Any, ...], dict[str, Sample]]
-"""Kept photographs by what they are read from, then by id."""
+Memory = defaultdict[tuple[Any, ...], dict[Path, Sample]]
+"""Kept photographs by how they are read, then by file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,10 @@ class CachedSet:
     Args:
         source: photographs with labels.
         longer_px: what their longer side is shrunk to.
-        kept: where they are kept by id; sets of the same photographs may share it.
+        kept: where they are kept by file; sets of the same photographs may share it.
     """
 
-    def __init__(self, source: PhotoSet, longer_px: int, kept: dict[str, Sample]) -> None:
+    def __init__(self, source: PhotoSet, longer_px: int, kept: dict[Path, Sample]) -> None:
         self.source, self.longer_px, self.domains = source, longer_px, source.domains
         self._kept = kept
 
@@ -120,7 +120,7 @@ class CachedSet:
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """The shrunk sample; labels by nearest neighbour."""
-        photo = self.source.ids[index]
+        photo = self.source.image_path(self.source.ids[index])
         if photo not in self._kept:
             self._kept[photo] = shrink(self.source.load(index, rng), self.longer_px)
         return self._kept[photo]
@@ -225,7 +225,7 @@ def _open_set(
     labels = {domain: str(configured_path(folder)) for domain, folder in entry.labels.items()}
     photos: SampleSet = PhotoSet(root, labels, entry.split, entry.limit, options)
     if entry.cache_px:
-        same = (root, *labels.items(), entry.cache_px)
+        same = (*labels.items(), entry.layout, entry.decode_colors, entry.cache_px)
         photos = CachedSet(photos, entry.cache_px, memory[same])
     if entry.onto is None:
         return photos
