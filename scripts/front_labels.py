@@ -22,15 +22,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from hp_sdk.domains import Domain, load_domain
 from hp_sdk.errors import DataError, HpError
 from hp_sdk.files import write_bytes, write_folder
+from hp_sdk.png import write_labels as write_png
 from hp_trainer.augment import IGNORED
 from hp_trainer.layouts import PhotoSet
-from hp_trainer.sides import Stroke, connected, read_strokes, side_map
+from hp_trainer.sides import Stroke, connected, naming, read_strokes, side_map
 
 STROKES = Path(__file__).parent / "sides"
 FRONT = {"front": 0}
@@ -67,12 +67,9 @@ def write_labels(photos: PhotoSet, domain: Domain, output: Path) -> None:
         (folder / "labels").mkdir()
         for index, photo in enumerate(photos.ids):
             labels = photos.load(index, rng)[1][domain.name]
-            try:
+            with naming(f"{root.name} {photo}"):
                 seen = front_only(labels, domain, strokes.get(photo, []))
-            except DataError as exc:
-                raise DataError(f"{root.name} {photo}: {exc}") from exc
-            png = cv2.imencode(".png", seen)[1].tobytes()
-            write_bytes(folder / "labels" / f"{photo}.png", png)
+            write_png(folder / "labels" / f"{photo}.png", seen, domain.palette)
         write_bytes(folder / "all.txt", "".join(f"{photo}\n" for photo in photos.ids).encode())
 
 

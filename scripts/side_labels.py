@@ -24,13 +24,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from hp_sdk.domains import Domain, admissible, load_domain
 from hp_sdk.errors import ConfigError, DataError, HpError
 from hp_sdk.files import write_bytes, write_folder
+from hp_sdk.png import read_labels as read_png
+from hp_sdk.png import write_labels as write_png
 from hp_trainer.augment import IGNORED
 from hp_trainer.checkpoint import build_from_checkpoint, read_checkpoint
 from hp_trainer.cli.evaluate import size_hw
@@ -38,7 +39,7 @@ from hp_trainer.evaluate import Predictor, input_spec, network_predictor
 from hp_trainer.layouts import PhotoSet
 from hp_trainer.limbs import limb_side_map, limb_sides
 from hp_trainer.models.sst import SST
-from hp_trainer.sides import connected, read_strokes, side_map
+from hp_trainer.sides import connected, naming, read_strokes, side_map
 from hp_trainer.skin import bare_and_covered, colour_evidence, garments
 
 STROKES = Path(__file__).parent / "sides"
@@ -105,15 +106,12 @@ def write_set(
     for index in tqdm(range(len(photos)), desc=root.name, unit="photo", disable=None):
         photo = photos.ids[index]
         parts, known = parts_of(*photos.load(index, rng))
-        try:
+        with naming(f"{root.name} {photo}"):
             told = side_map(parts, strokes.get(photo, []), PLACES)
-        except DataError as exc:
-            raise DataError(f"{root.name} {photo}: {exc}") from exc
         for name, domain in TARGETS.items():
             for side, place in PLACES.items():
                 known[name][told == place] = domain.index(side)
-            png = cv2.imencode(".png", known[name])[1].tobytes()
-            write_bytes(folder / f"labels_{name}" / f"{photo}.png", png)
+            write_png(folder / f"labels_{name}" / f"{photo}.png", known[name], domain.palette)
         if has_crossed_feet(known["cihp"], TARGETS["cihp"]):
             crossed.append(photo)
     sided = [p for p in photos.ids if any(s.name in wanted for s in strokes.get(p, ()))]
@@ -140,11 +138,9 @@ def write_limbs(photos: PhotoSet, output: Path) -> int:
     for index in tqdm(range(len(photos)), desc=domain.name, unit="photo", disable=None):
         photo = photos.ids[index]
         body = photos.load(index, rng)[1]["pascal"]
-        try:
+        with naming(f"{root.name} {photo}"):
             labels = limb_side_map(body, strokes.get(photo, []))
-        except DataError as exc:
-            raise DataError(f"{root.name} {photo}: {exc}") from exc
-        bare = cv2.imread(str(source / f"{photo}.png"), cv2.IMREAD_UNCHANGED)
+        bare = read_png(source / f"{photo}.png")
         for name in domain.names[3:]:
             side, part, limb = name.split("-")
             there = body == PASCAL.index(f"{part}-{limb}s")
@@ -153,7 +149,7 @@ def write_limbs(photos: PhotoSet, output: Path) -> int:
             labels[there & (labels == IGNORED)] = mine
             labels[there & (labels == other)] = IGNORED
         told += bool(np.isin(labels, range(3, domain.num_classes)).any())
-        write_bytes(folder / f"{photo}.png", cv2.imencode(".png", labels)[1].tobytes())
+        write_png(folder / f"{photo}.png", labels, domain.palette)
     return told
 
 

@@ -15,13 +15,13 @@ import json
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from hp_sdk.domains import load_domain
 from hp_sdk.errors import HpError
 from hp_sdk.files import write_bytes, write_folder
+from hp_sdk.png import write_labels as write_png
 from hp_trainer.layouts import PhotoSet
 from hp_trainer.skin import colour_evidence, garments, skin_labels
 
@@ -57,8 +57,7 @@ def write_labels(args: argparse.Namespace) -> None:
             image, labels = photos.load(index, rng)
             parts = np.where(np.isin(labels["pascal"], bare), labels["pascal"], 0).astype(np.uint8)
             found = skin_labels(image, parts, evidence, skin_id=SKIN)
-            png = cv2.imencode(".png", found)[1].tobytes()
-            write_bytes(folder / f"{photos.ids[index]}.png", png)
+            write_png(folder / f"{photos.ids[index]}.png", found, CCP.palette)
         write_bytes(folder / ABOUT, (json.dumps(told, indent=1) + "\n").encode())
 
 

@@ -63,7 +63,7 @@ def test_the_layout_is_the_published_one(file: str) -> None:
     kind = {20: "lip", 18: "atr", 7: "pascal"}[FILES[file]]
     table = LAYOUTS / f"schp_{kind}.tsv"
     if not table.is_file():
-        pytest.skip(f"{table.name} is missing: put the listings into shared/reference")
+        pytest.skip(reason=f"{table.name} is missing: put the listings into shared/reference")
     rows = [line.split("\t") for line in table.read_text().splitlines() if "\t" in line]
     listed = {row[0]: row[1] for row in rows if row[0].startswith("module.")}
     ours = published_shapes(FILES[file], **FULL)

@@ -135,7 +135,7 @@ def parse() -> Callable[[Path], Any]:
     """Reads a config.pbtxt with Triton's published schema, which knows every field it allows."""
     package = importlib.util.find_spec("tritonclient")
     if package is None or not package.submodule_search_locations:
-        pytest.skip("Triton's schema is missing: pip install --no-deps tritonclient")
+        pytest.skip(reason="Triton's schema is missing: pip install --no-deps tritonclient")
     # only this file of the package: the rest of it needs grpc
     file = Path(package.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
     spec = importlib.util.spec_from_file_location("model_config_pb2", file)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hp_sdk.domains import load_domain
+from hp_sdk.png import read_labels
 
 CIHP = load_domain("cihp")
 
@@ -47,10 +48,7 @@ def photo(tmp_path: Path) -> Path:
 def test_pieces_that_no_stroke_names_are_undecided(photo: Path, run: Callable[..., None]):
     out = photo.parent / "out"
     run(photo, "a front 10,20\n", out)
-    truth = cv2.imread(str(photo / "labels" / "a.png"), cv2.IMREAD_UNCHANGED)
-    seen = cv2.imread(str(out / "labels" / "a.png"), cv2.IMREAD_UNCHANGED)
-    assert truth is not None
-    assert seen is not None
+    truth, seen = (read_labels(root / "labels" / "a.png") for root in (photo, out))
     assert (seen[10:30, 40:50] == 255).all()
     seen[10:30, 40:50] = truth[10:30, 40:50]
     np.testing.assert_array_equal(seen, truth)

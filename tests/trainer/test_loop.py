@@ -123,6 +123,8 @@ def test_heads_can_learn_alone_and_the_others_stay_exactly(tmp_path: Path, ema: 
 def test_heads_alone_need_something_trained(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"name a checkpoint with train\.init"):
         train(config(heads_only=True), tmp_path)
+    with pytest.raises(ConfigError, match=r"train\.init_fitting lets start fresh; leave one out"):
+        train(config(heads_only=True, init="last.pt", init_fitting=True), tmp_path)
     with pytest.raises(ConfigError, match=r"aux\.beta is 0\.1, aux\.lam 0\.1; set both to 0"):
         train(config(heads_only=True, init="last.pt"), tmp_path)
 

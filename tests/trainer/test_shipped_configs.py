@@ -77,7 +77,7 @@ def test_it_trains_validates_and_saves(name: str, data: Path, source: Path, tmp_
         "bundled-lean": [f"train.init={source}"],
         "bundled-deep": [f"train.init={source}"],
         "bundled-sides": [f"train.init={source}"],
-        "bundled-heads": [f"train.init={source}"],
+        "bundled-heads": [f"train.init={source}", "model.backbone=tiny"],
     }.get(name, TOY_SCHNET if name.startswith("schnet") else [])
     skin = data / "pascal_person_part" / "labels_ccp"
     folders = {"HP_DATA": str(data), "HP_SKIN": str(skin), "HP_SIDES": str(data)}

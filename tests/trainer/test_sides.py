@@ -13,6 +13,7 @@ import pytest
 
 from hp_sdk.domains import load_domain
 from hp_sdk.errors import DataError
+from hp_sdk.png import read_labels
 from hp_trainer.checkpoint import Checkpoint, write_checkpoint
 from hp_trainer.models.sst import PRESETS, SST
 from hp_trainer.paperdolls import write_dataset
@@ -142,9 +143,7 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
 
 def read_map(folder: Path, photo: str) -> np.ndarray:
-    pixels = cv2.imread(str(folder / f"{photo}.png"), cv2.IMREAD_UNCHANGED)
-    assert pixels is not None
-    return pixels
+    return read_labels(folder / f"{photo}.png")
 
 
 def dolls(data: Path, *, count: int, size: int) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import cv2
 import numpy as np
 import pytest
 
+from hp_sdk.png import read_labels
 from hp_trainer.paperdolls import write_dataset
 from hp_trainer.skin import WINDOW, colour_evidence, skin_labels
 
@@ -62,12 +62,6 @@ def test_a_part_is_judged_by_its_own_pixels_alone(evidence: np.ndarray):
     assert (found[:, 20:] == 255).all()
 
 
-def read_map(folder: Path, name: str) -> np.ndarray:
-    pixels = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_UNCHANGED)
-    assert pixels is not None
-    return pixels.ravel()
-
-
 def test_the_script_writes_one_label_map_for_every_photograph(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -86,7 +80,7 @@ def test_the_script_writes_one_label_map_for_every_photograph(
     ids = (root / "train.txt").read_text().split()
     assert sorted(p.stem for p in out.glob("*.png")) == sorted(ids)
     assert json.loads((out / "about.json").read_text())["images"] == len(ids)
-    label = np.concatenate([read_map(out, name) for name in ids])
-    truth = np.concatenate([read_map(root / "labels_ccp", name) for name in ids])
+    label = np.concatenate([read_labels(out / f"{name}.png") for name in ids])
+    truth = np.concatenate([read_labels(root / "labels_ccp" / f"{name}.png") for name in ids])
     assert set(np.unique(label)) == {module.SKIN, 255}
     assert (truth[label == module.SKIN] == module.SKIN).mean() > 0.7

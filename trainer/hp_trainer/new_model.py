@@ -75,6 +75,11 @@ def _build_sst(config: Config, domains: tuple[Domain, ...], _resumed: bool) -> B
                 "train.heads_only keeps all else as it is, and nothing is trained yet; name a "
                 "checkpoint with train.init"
             )
+        if settings.init_fitting:
+            raise ConfigError(
+                "train.heads_only would keep what train.init_fitting lets start fresh; leave one "
+                "out"
+            )
         if config.aux.beta or config.aux.lam:
             raise ConfigError(
                 f"train.heads_only leaves nothing for the auxiliary modules to teach, and aux.beta "

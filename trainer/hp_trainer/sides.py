@@ -8,7 +8,8 @@ without strokes stay undecided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def read_strokes(path: Path) -> dict[str, list[Stroke]]:
             ) from None
         strokes.setdefault(photo, []).append(Stroke(name, points))
     return strokes
+
+
+@contextmanager
+def naming(photo: str) -> Iterator[None]:
+    """Let errors of strokes, which do not know their photograph, begin with its name."""
+    try:
+        yield
+    except DataError as exc:
+        raise DataError(f"{photo}: {exc}") from exc
 
 
 def connected(kinds: Sequence[np.ndarray], gap: int) -> np.ndarray:

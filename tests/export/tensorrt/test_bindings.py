@@ -94,7 +94,9 @@ def bindings(tmp_path: Path) -> Callable[[str], dict[str, str]]:
         python = f"cp{sys.version_info.major}{sys.version_info.minor}"
         found = sorted(FOLDER.glob(f"tensorrt_cu13_bindings-{major}.*-{python}-*.whl"))
         if not found:
-            pytest.skip(f"no wheel of tensorrt-cu13-bindings {major}: `make .venv/.dev` fetches it")
+            pytest.skip(
+                reason=f"no wheel of tensorrt-cu13-bindings {major}: `make .venv/.dev` fetches it"
+            )
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
             pytest.skip("a C compiler is missing: install gcc to load the bindings")

@@ -169,7 +169,10 @@ class SST(nn.Module):
         self._fixed = False
 
     def fix_parts(self) -> None:
-        """Let nothing but the heads learn; batch statistics stay as they are too."""
+        """Let nothing but the heads learn; batch statistics stay as they are too.
+
+        Not in the paper.
+        """
         self._fixed = True
         for part in self.parts().values():
             part.requires_grad_(requires_grad=False)
